@@ -1,0 +1,208 @@
+//! A session's id, which is a secret, and its reference, which is not.
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::HeaderValue;
+use sha2::{Digest as _, Sha256};
+
+/// The value of an `Mcp-Session-Id` header: 1 to 1024 visible ASCII characters (0x21 to 0x7E).
+///
+/// Whoever knows an id can use its session, so it is treated like a password: [`Debug`](fmt::Debug) hides
+/// it, there is no `Display`, and reading it takes a call to [`expose`](Self::expose) that a reviewer can
+/// search for. Name a session by its [`SessionRef`] everywhere else.
+///
+/// The alphabet is the specification's (2025-11-25, transports, session management); the length is ours,
+/// because the specification sets none and memory is finite.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SessionId(HeaderValue);
+
+impl SessionId {
+    /// The longest id in bytes that is accepted or looked up.
+    pub const MAX_LEN: usize = 1024;
+
+    /// Makes a new id with 122 random bits (UUID version 4).
+    #[must_use]
+    pub fn issue() -> Self {
+        let mut buffer = uuid::Uuid::encode_buffer();
+        let text = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
+        Self::copied(text.as_bytes()).expect("a UUID is visible ASCII")
+    }
+
+    /// Takes a header's value as an id, without copying it.
+    ///
+    /// # Errors
+    ///
+    /// When the value is empty, longer than [`MAX_LEN`](Self::MAX_LEN), or holds a byte outside 0x21 to 0x7E.
+    pub fn from_header(mut value: HeaderValue) -> Result<Self, InvalidSessionId> {
+        if !is_well_formed(value.as_bytes()) {
+            return Err(InvalidSessionId);
+        }
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+
+    /// Copies bytes into an id of its own, so that keeping the id does not keep a connection's buffer alive.
+    pub(crate) fn copied(bytes: &[u8]) -> Result<Self, InvalidSessionId> {
+        let value = HeaderValue::from_bytes(bytes).map_err(|_| InvalidSessionId)?;
+        Self::from_header(value)
+    }
+
+    /// The id itself. It is a secret: keep it out of logs, URLs and error messages.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.to_str().expect("an id is visible ASCII")
+    }
+
+    /// The id as a header's value, marked sensitive.
+    #[must_use]
+    pub fn to_header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+
+    pub(crate) fn into_header(self) -> HeaderValue {
+        self.0
+    }
+
+    /// The public name of the session that this id opens.
+    #[must_use]
+    pub fn reference(&self) -> SessionRef {
+        SessionRef(Sha256::digest(self.0.as_bytes()).into())
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(hidden)")
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = InvalidSessionId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSessionId> {
+        Self::copied(text.as_bytes())
+    }
+}
+
+/// The public name of a session: the SHA-256 of its id, written in base64url (43 characters).
+///
+/// It names a session in logs, lists, events and admin calls, and is the key of a row in a shared store.
+/// It cannot be turned back into the id, and the server never accepts it in place of one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionRef([u8; 32]);
+
+impl SessionRef {
+    /// The 32 bytes of the digest.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Takes the 32 bytes of a digest, as a store kept them.
+    #[must_use]
+    pub fn from_bytes(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+}
+
+impl fmt::Display for SessionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; 43];
+        let written = URL_SAFE_NO_PAD
+            .encode_slice(self.0, &mut text)
+            .map_err(|_| fmt::Error)?;
+        f.write_str(std::str::from_utf8(&text[..written]).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Debug for SessionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionRef({self})")
+    }
+}
+
+impl FromStr for SessionRef {
+    type Err = InvalidSessionRef;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSessionRef> {
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| InvalidSessionRef)?;
+        bytes.try_into().map(Self).map_err(|_| InvalidSessionRef)
+    }
+}
+
+/// Not an id: empty, too long, or with a character that an id must not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidSessionId;
+
+impl fmt::Display for InvalidSessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a session id is 1 to 1024 visible ASCII characters")
+    }
+}
+
+impl std::error::Error for InvalidSessionId {}
+
+/// Not a reference: anything but 43 characters of unpadded base64url.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidSessionRef;
+
+impl fmt::Display for InvalidSessionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a session reference is 43 characters of base64url")
+    }
+}
+
+impl std::error::Error for InvalidSessionRef {}
+
+/// Whether these bytes can be an id. A sum without an early exit, which the compiler turns into vector code.
+pub(crate) fn is_well_formed(bytes: &[u8]) -> bool {
+    let outside = |byte: &u8| u8::from(byte.wrapping_sub(0x21) > 0x7E - 0x21);
+    (1..=SessionId::MAX_LEN).contains(&bytes.len())
+        && bytes.iter().fold(0, |bad, byte| bad | outside(byte)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_id_is_what_the_specification_says(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let visible = !bytes.is_empty() && bytes.iter().all(|b| (0x21..=0x7E).contains(b));
+            prop_assert_eq!(SessionId::copied(&bytes).is_ok(), visible);
+        }
+
+        #[test]
+        fn a_reference_survives_being_written(digest: [u8; 32]) {
+            let reference = SessionRef::from_bytes(digest);
+            prop_assert_eq!(reference.to_string().parse(), Ok(reference));
+        }
+    }
+
+    #[test]
+    fn the_length_has_a_bound() {
+        assert!("a".repeat(1024).parse::<SessionId>().is_ok());
+        assert!("a".repeat(1025).parse::<SessionId>().is_err());
+        assert!("".parse::<SessionId>().is_err());
+    }
+
+    #[test]
+    fn debug_hides_the_id() {
+        let id = SessionId::issue();
+        assert!(!format!("{id:?} {:?}", id.to_header()).contains(id.expose()));
+    }
+
+    #[test]
+    fn a_reference_is_the_sha_256_of_the_id() {
+        let id: SessionId = "abc".parse().unwrap();
+        assert_eq!(
+            id.reference().to_string(),
+            "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0"
+        );
+        assert!("abc".parse::<SessionRef>().is_err());
+    }
+}

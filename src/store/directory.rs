@@ -1,0 +1,106 @@
+//! Sessions by owner and reference, for people and programs that administer them.
+
+use std::time::Duration;
+
+use super::{BoxFuture, EndReason, StoreError};
+use crate::{
+    id::SessionRef,
+    owner::{Owner, Scope},
+    session::SessionRecord,
+};
+
+/// Lists, counts and ends sessions by owner and reference. None of it is on a request's path.
+///
+/// Used as an object, so its futures are boxed: `Box::pin(async move { .. })`.
+pub trait Directory: Send + Sync {
+    /// How many sessions are live.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot answer.
+    fn count<'a>(&'a self, whose: &'a Whose) -> BoxFuture<'a, Result<u64, StoreError>>;
+
+    /// Live sessions in the order of their references, at most `at_most` of those after `after`.
+    ///
+    /// To read the next page, pass the last reference of this one. A session that lives through the whole
+    /// reading is listed exactly once.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot answer.
+    fn list<'a>(
+        &'a self,
+        whose: &'a Whose,
+        after: Option<&'a SessionRef>,
+        at_most: usize,
+    ) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>>;
+
+    /// Ends one session of this scope and says whether it was live; else as
+    /// [`delete`](super::SessionStore::delete).
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot tell whether it took effect.
+    fn end<'a>(
+        &'a self,
+        scope: &'a Scope,
+        reference: &'a SessionRef,
+        reason: EndReason,
+    ) -> BoxFuture<'a, Result<bool, StoreError>>;
+
+    /// Ends all these sessions and says how many were live. A birth of one that begins before this and is recorded
+    /// after it is refused ([`Created::Revoked`](super::Created::Revoked)).
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot tell whether all are ended. Call it again.
+    fn end_all<'a>(
+        &'a self,
+        whose: &'a Whose,
+        reason: EndReason,
+    ) -> BoxFuture<'a, Result<u64, StoreError>>;
+}
+
+/// Which sessions are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whose {
+    /// All sessions of a scope.
+    Scope(Scope),
+    /// All sessions of one owner in its scope.
+    Owner(Owner),
+}
+
+impl Whose {
+    /// The scope in which the sessions are.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        match self {
+            Self::Scope(scope) => scope,
+            Self::Owner(owner) => &owner.scope,
+        }
+    }
+
+    /// Whether a session of this owner is meant.
+    #[must_use]
+    pub fn includes(&self, owner: &Owner) -> bool {
+        match self {
+            Self::Scope(scope) => *scope == owner.scope,
+            Self::Owner(whose) => whose == owner,
+        }
+    }
+}
+
+/// A live session as a directory lists it.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Its public name.
+    pub reference: SessionRef,
+    /// What the store keeps of it, without the `initialize` parameters.
+    pub record: SessionRecord,
+    /// How long ago it was born.
+    pub age: Duration,
+    /// How long it may still be idle.
+    pub idle_left: Duration,
+    /// How long it may still live. `None`: no limit.
+    pub life_left: Option<Duration>,
+}

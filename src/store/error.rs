@@ -1,0 +1,68 @@
+//! Why a store could not answer.
+
+use std::{error::Error, fmt};
+
+/// A store could not answer. This never means that a session is absent.
+#[derive(Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    doing: &'static str,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// What kind of failure it was: what the caller can do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The store is away or slow. Another try may succeed.
+    Unavailable,
+    /// The store holds something that it cannot read.
+    Corrupt,
+    /// The store does not have this verb.
+    Unsupported,
+    /// The store refused: a wrong password, a missing table, a bug. Another try fails alike.
+    Failed,
+}
+
+impl StoreError {
+    /// An error without a cause. `doing` says what was being done, as in "touch a session".
+    #[must_use]
+    pub fn new(kind: StoreErrorKind, doing: &'static str) -> Self {
+        Self {
+            kind,
+            doing,
+            source: None,
+        }
+    }
+
+    /// The same error with what caused it.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure it was.
+    #[must_use]
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            StoreErrorKind::Unavailable => "the session store is away",
+            StoreErrorKind::Corrupt => "the session store holds something unreadable",
+            StoreErrorKind::Unsupported => "the session store does not support this",
+            StoreErrorKind::Failed => "the session store refused",
+        };
+        write!(f, "could not {}: {what}", self.doing)
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
