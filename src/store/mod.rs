@@ -12,12 +12,14 @@ mod boxed;
 mod directory;
 mod error;
 mod feed;
+mod memory;
 
 pub use self::{
     boxed::BoxSessionStore,
     directory::{Directory, Listed, Whose},
     error::{StoreError, StoreErrorKind},
     feed::{Feed, FeedEvent},
+    memory::MemoryStore,
 };
 
 /// Where sessions are kept.

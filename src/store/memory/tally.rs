@@ -1,0 +1,87 @@
+//! How many sessions each scope has.
+
+use std::{
+    hash::BuildHasher as _,
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use foldhash::quality::RandomState;
+use hashbrown::{HashTable, hash_table::Entry};
+use parking_lot::RwLock;
+
+use crate::owner::Scope;
+
+/// The tallies of all scopes. There are few: a scope is a guarded service.
+#[derive(Default)]
+pub(super) struct Tallies {
+    hasher: RandomState,
+    scopes: RwLock<HashTable<Arc<Tally>>>,
+}
+
+impl Tallies {
+    /// The tally of a scope, if it has any session or may soon have one.
+    pub(super) fn get(&self, scope: &Scope) -> Option<Arc<Tally>> {
+        let hash = self.hasher.hash_one(scope);
+        let scopes = self.scopes.read();
+        scopes.find(hash, |tally| tally.scope == *scope).cloned()
+    }
+
+    /// The tally of a scope.
+    pub(super) fn of(&self, scope: &Scope) -> Arc<Tally> {
+        if let Some(tally) = self.get(scope) {
+            return tally;
+        }
+        let rehash = |tally: &Arc<Tally>| self.hasher.hash_one(&tally.scope);
+        let mut scopes = self.scopes.write();
+        if scopes.len() == scopes.capacity() {
+            // Before growing: forget those that only this table still knows, which have no session.
+            scopes.retain(|tally| Arc::strong_count(tally) > 1);
+        }
+        let hash = self.hasher.hash_one(scope);
+        match scopes.entry(hash, |tally| tally.scope == *scope, rehash) {
+            Entry::Occupied(tally) => Arc::clone(tally.get()),
+            Entry::Vacant(free) => {
+                let tally = Arc::new(Tally {
+                    scope: scope.clone(),
+                    sessions: AtomicU64::new(0),
+                });
+                free.insert(Arc::clone(&tally));
+                tally
+            }
+        }
+    }
+}
+
+/// How many sessions a scope has, what has expired and is not yet swept included. Each of them holds it.
+pub(super) struct Tally {
+    scope: Scope,
+    sessions: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn sessions(&self) -> u64 {
+        self.sessions.load(Relaxed)
+    }
+
+    /// Counts one more, if there is room, and says how many there are then.
+    pub(super) fn enter(&self, limit: Option<NonZeroU64>) -> Result<u64, NoRoom> {
+        let limit = limit.map_or(u64::MAX, NonZeroU64::get);
+        self.sessions
+            .fetch_update(Relaxed, Relaxed, |sessions| {
+                (sessions < limit).then_some(sessions + 1)
+            })
+            .map(|before| before + 1)
+            .map_err(|_| NoRoom)
+    }
+
+    pub(super) fn leave(&self) {
+        self.sessions.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The limit is reached.
+pub(super) struct NoRoom;

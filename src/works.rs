@@ -1,0 +1,33 @@
+//! Work that goes on when the client hangs up: what the inner service has begun is recorded, whoever listens.
+
+use std::{future::Future, sync::Arc};
+
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument as _;
+
+use crate::{layer::Core, rejection::RejectionKind};
+
+impl<St> Core<St> {
+    /// A place among the births and deaths under way: hanging up does not end them, so their number is bounded here.
+    pub(crate) fn begin_work(&self) -> Result<OwnedSemaphorePermit, RejectionKind> {
+        Arc::clone(&self.live.works)
+            .try_acquire_owned()
+            .map_err(|_| RejectionKind::Busy)
+    }
+}
+
+/// Runs to its end even if nobody waits for it any more.
+///
+/// # Errors
+///
+/// When the runtime shuts down under it.
+pub(crate) async fn see_through<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, RejectionKind> {
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(done) => Ok(done),
+        // A panic of the inner service is the caller's, as it would be without us.
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(RejectionKind::Draining),
+    }
+}
