@@ -1,4 +1,82 @@
-//! A Tower layer that answers 404 for dead MCP sessions before your MCP service runs.
+//! A Tower layer for axum apps that answers 404 for dead MCP sessions before your MCP service runs.
+//!
+//! Servers of the Model Context Protocol speak Streamable HTTP. Its revisions 2025-03-26 to 2025-11-25 give a client a
+//! session through the `Mcp-Session-Id` header, and say what happens to a session that is no more: the server "MUST respond to
+//! requests containing that session ID with HTTP 404 Not Found", and the client "MUST start a new session"
+//! ([2025-11-25, transports, session management][spec]). This crate is that check, in front of any MCP service: rmcp, a
+//! handler of your own, a reverse proxy.
+//!
+//! [spec]: https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
+//!
+//! ```
+//! use axum::{Json, Router, routing::post};
+//! use mcp_session_layer::{McpSessionLayer, MemoryStore, Session};
+//! use serde_json::{Value, json};
+//!
+//! /// Called for `initialize`, which has no session yet, and for requests on a live one. For no others.
+//! async fn mcp(session: Option<Session>, Json(message): Json<Value>) -> Json<Value> {
+//!     let result = match session {
+//!         None => json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": { "name": "x", "version": "1" } }),
+//!         Some(session) => json!({ "session": session.reference().to_string() }),
+//!     };
+//!     Json(json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let sessions = McpSessionLayer::new(MemoryStore::new());
+//! let app: Router = Router::new()
+//!     .route("/mcp", post(mcp))
+//!     .layer(sessions.with_paths(["/mcp"]));
+//! # use axum::{body::Body, http::{Request, StatusCode}};
+//! # use tower::ServiceExt;
+//! # let request = Request::post("/mcp").header("mcp-session-id", "dead").body(Body::empty()).unwrap();
+//! # assert_eq!(app.oneshot(request).await.unwrap().status(), StatusCode::NOT_FOUND);
+//! # }
+//! ```
+//!
+//! # What a client is told
+//!
+//! | case | status | body |
+//! | --- | --- | --- |
+//! | the id is unknown, ended, expired, malformed, or somebody else's | 404 | a JSON-RPC error, code -32001 |
+//! | no id where one is needed | 400 | a JSON-RPC error with the request's `id`, or text |
+//! | two session ids, or two protocol versions | 400 | text |
+//! | a body that must be read to decide is over 64 KiB, or takes over 10 seconds | 413, 408 | text |
+//! | the store is away; no room; shutting down; too much work under way | 503 with `Retry-After` | text |
+//!
+//! [`Rejection`] says why. The reasons for 404 cannot be told apart on the wire; inside, the [`Rejection`] lies in the
+//! response's extensions, for logs and metrics. A store that is away is never a 404: that would make every client throw its
+//! session away.
+//!
+//! Requests of revision 2026-07-28 and later, which have no sessions, are served as if the layer were not there. Session ids
+//! are removed from them and from their answers.
+//!
+//! # Features
+//!
+//! | feature | adds | default |
+//! | --- | --- | --- |
+//! | `redis` | `RedisStore` | no |
+//! | `postgres` | `PostgresStore` | no |
+//! | `sqlite` | `SqliteStore` | no |
+//! | `rmcp` | rmcp restores sessions on a node that has never seen them | no |
+//! | `conformance` | the contract of [`SessionStore`] as functions to run against a store of your own | no |
+//!
+//! # Deployment
+//!
+//! * Authentication goes outside the layer, `Origin` and `Host` checks too; CORS as well, so that a browser can read a 404. Let
+//!   CORS expose `Mcp-Session-Id`.
+//! * Wrap the whole MCP endpoint, so that the layer can tell your service of ends that it did not see; with method
+//!   handlers under [`Router::layer`](axum::Router::layer) name it:
+//!   [`with_inner`](McpSessionLayer::with_inner).
+//! * An MCP service with an idle time of its own needs a longer one than the layer's, or it forgets live sessions.
+//! * Proxies must pass `Mcp-Session-Id` both ways and must not buffer `text/event-stream`.
+//! * Several nodes need a store that they share, and the same clock for none of it: the store's clock decides.
+//!
+//! # What it does not do
+//!
+//! It does not authenticate, check `Origin` or `Host`, or move a session's in-memory state between nodes. It reads no request
+//! that carries a session id.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -40,3 +118,7 @@ pub use self::{
     session::{ClientInfo, Issuer, Session, SessionRecord},
     store::{BoxSessionStore, MemoryStore, SessionStore},
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
