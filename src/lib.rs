@@ -106,6 +106,8 @@ pub mod store;
 mod watch;
 mod works;
 
+#[cfg(feature = "conformance")]
+pub use self::store::conformance;
 pub use self::{
     extract::NoSession,
     future::ResponseFuture,

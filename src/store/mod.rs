@@ -9,6 +9,8 @@ use crate::{
 };
 
 mod boxed;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod directory;
 mod error;
 mod feed;

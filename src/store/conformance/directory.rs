@@ -1,0 +1,328 @@
+//! `directory`: lists, counts and ends. Not asked of a store that has none.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::case::{Case, LONG, SHORT, at_once, session, terms, terms_of_idle, unique};
+use crate::{
+    id::{SessionId, SessionRef},
+    owner::{Owner, Scope},
+    session::{ClientInfo, Issuer, Session, SessionRecord},
+    store::{Created, Directory, EndReason, Listed, SessionStore, Terms, Whose},
+};
+
+/// A listing holds every live session of those that are meant exactly once, in the order of their references, with
+/// what the store keeps of it but the `initialize` parameters.
+pub async fn a_listing_is_complete<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let Some(directory) = store.directory() else {
+        return;
+    };
+    let elsewhere = Owner {
+        scope: Scope::new(unique("elsewhere")),
+        ..case.owner("a")
+    };
+    let owners = [
+        case.owner("a"),
+        case.owner("A"),
+        case.owner(""),
+        case.nobody(),
+        elsewhere.clone(),
+    ];
+    let mut born = BTreeMap::new();
+    for number in 0..20 {
+        let owner = &owners[number % owners.len()];
+        let mut record = SessionRecord::new(owner.clone(), Issuer::Inner);
+        record.client = Some(ClientInfo {
+            name: format!("client \u{1F600} {number}"),
+            version: "\0".to_owned(),
+        });
+        record.protocol_version = Some("2025-11-25".to_owned());
+        record.initialize_params = Some("{}".into());
+        let session = Session::new(SessionId::issue(), record);
+        case.create(&session, &terms()).await;
+        born.insert(*session.reference(), session);
+    }
+    let everyone = Whose::Scope(case.scope.clone());
+    let there = Whose::Scope(elsewhere.scope.clone());
+    let nowhere = Whose::Scope(Scope::new(unique("nowhere")));
+    let stranger = Whose::Owner(case.owner("stranger"));
+    let each = owners.map(Whose::Owner);
+    for whose in [&everyone, &there, &nowhere, &stranger]
+        .into_iter()
+        .chain(&each)
+    {
+        let expected: Vec<_> = born
+            .values()
+            .filter(|session| whose.includes(session.owner()))
+            .collect();
+        let count = directory.count(whose).await.expect("count answers");
+        assert_eq!(count, expected.len() as u64, "count of {whose:?}");
+        for page in [1, 3, 4, 1000, usize::MAX] {
+            let listed = read(directory, whose, page).await;
+            let references = |sessions: &[Listed]| -> Vec<SessionRef> {
+                sessions.iter().map(|listed| listed.reference).collect()
+            };
+            let expected_references: Vec<_> = expected.iter().map(|s| *s.reference()).collect();
+            assert_eq!(
+                references(&listed),
+                expected_references,
+                "in pages of {page}: {whose:?}"
+            );
+            for (listed, session) in listed.iter().zip(&expected) {
+                let mut record = session.record().clone();
+                record.initialize_params = None;
+                assert_eq!(listed.record, record, "what is listed is what was created");
+                assert!(listed.idle_left <= LONG && !listed.idle_left.is_zero());
+                assert_eq!(listed.life_left, None);
+                assert!(listed.age < LONG, "{listed:?}");
+            }
+        }
+    }
+
+    // A reference to continue after may have ended since.
+    let all = read(directory, &everyone, 1000).await;
+    let (gone, rest) = (&all[3], &all[4..]);
+    assert!(case.delete(&born[&gone.reference]).await);
+    let next = directory.list(&everyone, Some(&gone.reference), 1000).await;
+    let next = next.expect("list answers");
+    assert!(
+        next.iter()
+            .map(|l| l.reference)
+            .eq(rest.iter().map(|l| l.reference)),
+        "a page continues after a session that has ended"
+    );
+    let count = directory.count(&everyone).await.expect("count answers");
+    assert_eq!(
+        count as usize,
+        all.len() - 1,
+        "what has ended is not counted"
+    );
+}
+
+/// Not among [`CASES`](super::CASES): this many sessions of one owner, created at once in bunches, are listed in pages
+/// of a thousand, counted, and ended. With 10,000, this takes a database some time.
+pub async fn a_long_list_is_read_in_pages<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+    sessions: usize,
+) {
+    let case = Case::new(store, wait).await;
+    let Some(directory) = store.directory() else {
+        return;
+    };
+    let owner = case.owner("a");
+    // Long enough for a slow machine, short enough for a shared database.
+    let terms = terms_of_idle(Duration::from_secs(20 * 60));
+    let mut born = Vec::new();
+    while born.len() < sessions {
+        let bunch = (sessions - born.len()).min(32);
+        let created = at_once((0..bunch).map(|_| {
+            let (store, session, terms) = (store.clone(), session(&owner), terms.clone());
+            async move {
+                let created = store.create(&session, &terms).await;
+                assert!(matches!(created, Ok(Created::New { .. })), "{created:?}");
+                *session.reference()
+            }
+        }))
+        .await;
+        born.extend(created);
+    }
+    born.sort_unstable();
+    let whose = Whose::Owner(owner);
+    let count = directory.count(&whose).await.expect("count answers");
+    assert_eq!(count as usize, sessions);
+    let listed = read(directory, &whose, 1000).await;
+    assert!(
+        listed.iter().map(|listed| listed.reference).eq(born),
+        "each session is listed exactly once, in order"
+    );
+    let ended = directory.end_all(&whose, EndReason::Revoked).await;
+    assert_eq!(ended.expect("end_all answers") as usize, sessions);
+    let count = directory.count(&whose).await.expect("count answers");
+    assert_eq!(count, 0, "all are ended");
+}
+
+/// What has expired is neither listed nor counted nor ended.
+pub async fn the_expired_are_not_listed<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let Some(directory) = store.directory() else {
+        return;
+    };
+    let owner = case.owner("a");
+    let stays = case.born(&owner, &terms()).await;
+    let mortal = Terms {
+        life: Some(SHORT),
+        ..terms()
+    };
+    let lived = case.born(&owner, &mortal).await;
+    case.touch(&lived, LONG).await;
+    let used = case.born(&owner, &terms_of_idle(SHORT)).await;
+    case.touch(&used, SHORT).await;
+    let (_, last) = case.timed(case.born(&owner, &terms_of_idle(SHORT))).await;
+    case.time.until_over(last, SHORT).await;
+    for whose in [Whose::Scope(case.scope.clone()), Whose::Owner(owner)] {
+        let count = directory.count(&whose).await.expect("count answers");
+        assert_eq!(count, 1, "the expired are not counted");
+        let listed = read(directory, &whose, 2).await;
+        assert!(
+            listed.iter().map(|l| &l.reference).eq([stays.reference()]),
+            "the expired are not listed"
+        );
+    }
+    let everyone = Whose::Scope(case.scope.clone());
+    let ended = directory.end_all(&everyone, EndReason::Revoked).await;
+    assert_eq!(ended.expect("end_all answers"), 1, "nor ended");
+}
+
+/// [`Directory::end`] ends a session of its scope, once, and finds none of another.
+pub async fn end_is_within_its_scope<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let Some(directory) = store.directory() else {
+        return;
+    };
+    let end = async |scope: &Scope, session: &Session| {
+        let end = directory.end(scope, session.reference(), EndReason::Revoked);
+        end.await.expect("end answers")
+    };
+    for owner in [case.owner("a"), case.nobody()] {
+        let session = case.born(&owner, &terms()).await;
+        let other = case.born(&owner, &terms()).await;
+        let elsewhere = Scope::new(unique("elsewhere"));
+        assert!(!end(&elsewhere, &session).await, "end in another scope");
+        assert!(case.is_live(&session).await, "end in another scope");
+        assert!(end(&case.scope, &session).await, "end of a live session");
+        assert!(!case.is_live(&session).await, "one ended is absent");
+        assert!(case.touch(&session, LONG).await.is_none(), "and stays so");
+        assert!(!end(&case.scope, &session).await, "a second end");
+        assert!(!case.delete(&session).await, "a delete after the end");
+        assert!(case.is_live(&other).await, "only one is ended");
+    }
+    let never = session(&case.nobody());
+    assert!(!end(&case.scope, &never).await, "never created");
+}
+
+/// [`Directory::end_all`] ends the sessions that are meant, says how many were live, and leaves the others.
+pub async fn end_all_ends_those_and_no_others<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let Some(directory) = store.directory() else {
+        return;
+    };
+    let elsewhere = Owner {
+        scope: Scope::new(unique("elsewhere")),
+        ..case.owner("a")
+    };
+    let owners = [case.owner("a"), case.owner(""), case.nobody(), elsewhere];
+    let mut sessions = Vec::new();
+    for _ in 0..3 {
+        for owner in &owners {
+            sessions.push(case.born(owner, &terms()).await);
+        }
+    }
+    case.delete(&sessions[0]).await;
+    let mut meant = vec![];
+    for (whose, expected) in [
+        (Whose::Owner(owners[0].clone()), 2),
+        (Whose::Owner(owners[0].clone()), 0),
+        (Whose::Owner(owners[2].clone()), 3),
+        (Whose::Scope(case.scope.clone()), 3),
+        (Whose::Scope(case.scope.clone()), 0),
+    ] {
+        let ended = directory.end_all(&whose, EndReason::Revoked).await;
+        assert_eq!(ended.expect("end_all answers"), expected, "{whose:?}");
+        meant.push(whose);
+        for session in &sessions[1..] {
+            let ended = meant.iter().any(|whose| whose.includes(session.owner()));
+            let live = case.is_live(session).await;
+            assert_eq!(live, !ended, "after {meant:?}: {:?}", session.owner());
+        }
+    }
+}
+
+/// A birth that began before [`Directory::end_all`] of its owner or scope and is recorded after it answers
+/// [`Created::Revoked`]. One that began later, or that was not meant, is new.
+pub async fn a_birth_that_began_before_end_all_is_revoked<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let Some(directory) = store.directory() else {
+        return;
+    };
+    let owner = case.owner("a");
+    let scope = Scope::new(unique("elsewhere"));
+    let [elsewhere, nobody_elsewhere] = [Some("a"), None].map(|name| Owner {
+        scope: scope.clone(),
+        principal: name.map(crate::Principal::new),
+    });
+    let bystanders = [case.owner("b"), case.owner(""), case.nobody()];
+    let meant = [&owner, &elsewhere, &nobody_elsewhere];
+
+    let calls = async {
+        for whose in [Whose::Owner(owner.clone()), Whose::Scope(scope.clone())] {
+            let ended = directory.end_all(&whose, EndReason::Revoked).await;
+            assert_eq!(ended.expect("end_all answers"), 0, "there were none");
+        }
+    };
+    let ((), end) = case.timed(calls).await;
+    case.time.wait(SHORT / 2).await;
+    let begun = async |owner: &Owner, begun: Duration| {
+        let newcomer = session(owner);
+        let created = case.create(&newcomer, &Terms { begun, ..terms() }).await;
+        let is_new = matches!(created, Created::New { .. });
+        assert_eq!(case.is_live(&newcomer).await, is_new, "{created:?}");
+        created
+    };
+    for owner in meant {
+        for before in [SHORT, Duration::from_secs(30)] {
+            let created = begun(owner, case.time.since(end.before) + before).await;
+            assert_eq!(created, Created::Revoked, "begun before, recorded after");
+        }
+        for after in [Duration::ZERO, SHORT / 4] {
+            let created = begun(owner, after).await;
+            assert!(
+                matches!(created, Created::New { .. }),
+                "begun after the end of all: {created:?}"
+            );
+        }
+    }
+    for owner in &bystanders {
+        let created = begun(owner, LONG).await;
+        assert!(
+            matches!(created, Created::New { .. }),
+            "not meant: {created:?}"
+        );
+    }
+    // To end one session is not to revoke its owner.
+    let one = case.born(&bystanders[0], &terms()).await;
+    let end = directory.end(&case.scope, one.reference(), EndReason::Revoked);
+    assert!(end.await.expect("end answers"));
+    let created = begun(&bystanders[0], LONG).await;
+    assert!(matches!(created, Created::New { .. }), "{created:?}");
+}
+
+/// All that are meant, read in pages of this size.
+async fn read(directory: &dyn Directory, whose: &Whose, page: usize) -> Vec<Listed> {
+    let mut all: Vec<Listed> = Vec::new();
+    loop {
+        let after = all.last().map(|listed| listed.reference);
+        let next = directory.list(whose, after.as_ref(), page).await;
+        let next = next.expect("list answers");
+        assert!(next.len() <= page, "no page is longer than asked for");
+        if next.is_empty() {
+            return all;
+        }
+        all.extend(next);
+    }
+}

@@ -1,0 +1,202 @@
+//! `feed`: explicit ends, heard by everybody who listens. Not asked of a store that has none.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+use super::case::{Case, LONG, SHORT, session, terms, terms_of_idle};
+use crate::{
+    id::SessionRef,
+    store::{AtLimit, EndReason, Feed, FeedEvent, SessionStore, Terms, Whose},
+};
+
+/// Every way to end a session is heard by every listener, with its reference and reason.
+pub async fn every_end_is_heard<S: SessionStore + Clone>(store: &S, wait: impl AsyncFn(Duration)) {
+    let case = Case::new(store, wait).await;
+    let (Some(first), Some(second)) = (listen(&case).await, listen(&case).await) else {
+        return;
+    };
+    let mut listeners = [first, second];
+    let mut expected = Vec::new();
+    let owner = case.owner("a");
+
+    for reason in [EndReason::Deleted, EndReason::Revoked, EndReason::InnerGone] {
+        let session = case.born(&owner, &terms()).await;
+        let ended = store.delete(session.id(), reason).await;
+        assert!(ended.expect("delete answers"));
+        expected.push((*session.reference(), reason));
+    }
+    let limited = Terms {
+        total: 1.try_into().ok(),
+        at_limit: AtLimit::Evict {
+            untouched: Duration::ZERO,
+        },
+        ..terms()
+    };
+    let evicted = case.born(&owner, &limited).await;
+    case.time.wait(Duration::from_millis(5)).await;
+    let last = case.born(&owner, &limited).await;
+    expected.push((*evicted.reference(), EndReason::Evicted));
+    assert!(case.delete(&last).await);
+    expected.push((*last.reference(), EndReason::Deleted));
+
+    if let Some(directory) = store.directory() {
+        let session = case.born(&owner, &terms()).await;
+        let reference = session.reference();
+        let end = directory.end(&case.scope, reference, EndReason::Revoked);
+        assert!(end.await.expect("end answers"));
+        expected.push((*reference, EndReason::Revoked));
+        for (whose, reason) in [
+            (Whose::Owner(owner.clone()), EndReason::Deleted),
+            (Whose::Scope(case.scope.clone()), EndReason::Revoked),
+        ] {
+            let two = [
+                case.born(&owner, &terms()).await,
+                case.born(&owner, &terms()).await,
+            ];
+            let ended = directory.end_all(&whose, reason).await;
+            assert_eq!(ended.expect("end_all answers"), 2);
+            expected.extend(two.map(|session| (*session.reference(), reason)));
+        }
+    }
+
+    for listener in &mut listeners {
+        let mut missing = expected.clone();
+        while !missing.is_empty() {
+            let heard = next(&case, listener, PATIENCE).await;
+            match heard {
+                Some(FeedEvent::Ended { reference, reason }) => {
+                    missing.retain(|(ended, why)| {
+                        if *ended == reference {
+                            assert_eq!(*why, reason, "the reason is the one given");
+                        }
+                        *ended != reference
+                    });
+                }
+                Some(FeedEvent::Gap) => {}
+                None => panic!("these ends are not heard: {missing:?}"),
+            }
+        }
+    }
+}
+
+/// What ended nothing is not announced: a second delete, a touch, a birth, a session that never was.
+pub async fn an_end_is_announced_once<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let Some(mut feed) = listen(&case).await else {
+        return;
+    };
+    let never = session(&case.nobody());
+    assert!(!case.delete(&never).await);
+    let lives = case.born(&case.nobody(), &terms()).await;
+    case.touch(&lives, LONG).await;
+    let ended = case.born(&case.nobody(), &terms()).await;
+    assert!(case.delete(&ended).await);
+    assert!(!case.delete(&ended).await);
+    let heard = heard_until_marker(&case, &mut feed).await;
+    let times = |reference| heard.iter().filter(|heard| *heard == reference).count();
+    assert_eq!(times(ended.reference()), 1, "an end is announced once");
+    assert_eq!(times(never.reference()), 0, "nothing ended here");
+    assert_eq!(times(lives.reference()), 0, "it lives");
+}
+
+/// Expiry is not announced, also when somebody finds out.
+pub async fn expiry_is_not_announced<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let Some(mut feed) = listen(&case).await else {
+        return;
+    };
+    let (session, birth) = case
+        .timed(case.born(&case.nobody(), &terms_of_idle(SHORT)))
+        .await;
+    case.time.until_over(birth, SHORT).await;
+    assert!(case.touch(&session, LONG).await.is_none());
+    assert!(
+        !case.delete(&session).await,
+        "a delete of an expired session"
+    );
+    let heard = heard_until_marker(&case, &mut feed).await;
+    assert!(
+        !heard.contains(session.reference()),
+        "expiry is not announced"
+    );
+}
+
+/// A subscription that is known to hear: until it is established, ends may be missed, if a gap says so.
+async fn listen<S: SessionStore + Clone, W: AsyncFn(Duration)>(
+    case: &Case<'_, S, W>,
+) -> Option<Feed> {
+    // An end that nobody hears does no harm.
+    let unheard = case.born(&case.nobody(), &terms()).await;
+    assert!(case.delete(&unheard).await);
+
+    let mut feed = case.store.feed()?;
+    let mut missed = None;
+    let mut gap = false;
+    for _ in 0..20 {
+        let decoy = case.born(&case.nobody(), &terms()).await;
+        assert!(case.delete(&decoy).await);
+        while let Some(event) = next(case, &mut feed, PATIENCE / 20).await {
+            match event {
+                FeedEvent::Gap => gap = true,
+                FeedEvent::Ended { reference, .. } if reference == *decoy.reference() => {
+                    assert!(
+                        missed.is_none() || gap,
+                        "an end after the subscription was missed without a gap"
+                    );
+                    return Some(feed);
+                }
+                FeedEvent::Ended { .. } => {}
+            }
+        }
+        missed = Some(decoy);
+    }
+    panic!("the feed hears no end");
+}
+
+/// Ends a session and returns all ends that are heard until that one is.
+async fn heard_until_marker<S: SessionStore + Clone, W: AsyncFn(Duration)>(
+    case: &Case<'_, S, W>,
+    feed: &mut Feed,
+) -> Vec<SessionRef> {
+    let marker = case.born(&case.nobody(), &terms()).await;
+    assert!(case.delete(&marker).await);
+    let mut heard = Vec::new();
+    loop {
+        match next(case, feed, PATIENCE).await {
+            Some(FeedEvent::Ended { reference, .. }) if reference == *marker.reference() => {
+                return heard;
+            }
+            Some(FeedEvent::Ended { reference, .. }) => heard.push(reference),
+            Some(FeedEvent::Gap) => {}
+            None => panic!("an end is not heard"),
+        }
+    }
+}
+
+/// What is heard next, if anything is within this time.
+async fn next<S: SessionStore + Clone, W: AsyncFn(Duration)>(
+    case: &Case<'_, S, W>,
+    feed: &mut Feed,
+    patience: Duration,
+) -> Option<FeedEvent> {
+    let mut timeout = pin!(case.time.wait(patience));
+    poll_fn(|cx| match feed.as_mut().poll_next(cx) {
+        Poll::Ready(Some(event)) => Poll::Ready(Some(event)),
+        Poll::Ready(None) => panic!("a feed does not end while its store lives"),
+        Poll::Pending => timeout.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}
+
+/// How long an end may take to be heard.
+const PATIENCE: Duration = Duration::from_secs(4);

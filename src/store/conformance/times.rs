@@ -1,0 +1,356 @@
+//! How long sessions live, and what is said about it.
+
+use std::time::Duration;
+
+use super::{
+    case::{Case, LONG, SHORT, session, terms, terms_of_idle},
+    time::{ROUNDING, Span},
+};
+use crate::store::{Created, EndReason, Found, Now, SessionStore, Terms};
+
+/// Until its first touch a session lives for the shortest of [`Terms::newborn`], [`Terms::idle`] and
+/// [`Terms::life`].
+pub async fn a_newborn_lives_for_the_shortest_of_its_times<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let shapes = [
+        (SHORT, LONG, None, "newborn time"),
+        (SHORT, LONG, Some(LONG), "newborn time within a life"),
+        (LONG, SHORT, None, "idle time"),
+        (LONG, LONG, Some(SHORT), "life"),
+    ];
+    let case = Case::new(store, wait).await;
+    let mut born = Vec::new();
+    for (newborn, idle, life, what) in shapes {
+        let terms = Terms {
+            newborn,
+            idle,
+            life,
+            ..terms()
+        };
+        let (session, birth) = case.timed(case.born(&case.nobody(), &terms)).await;
+        born.push((session, birth, what));
+    }
+    for (session, birth, what) in &born {
+        case.is_live_until(session, *birth, SHORT, what).await;
+    }
+    for (session, birth, what) in &born {
+        case.is_absent_from(session, *birth, SHORT, what).await;
+    }
+}
+
+/// The first touch ends the newborn time: from then on the session lives for the idle time of each touch.
+pub async fn a_touch_extends<S: SessionStore + Clone>(store: &S, wait: impl AsyncFn(Duration)) {
+    let case = Case::new(store, wait).await;
+    let newborn = Terms {
+        newborn: SHORT,
+        ..terms()
+    };
+    let (session, birth) = case.timed(case.born(&case.owner("a"), &newborn)).await;
+    let mut last = birth;
+    // Three touches, each in the last moments of the time before it.
+    for _ in 0..3 {
+        case.time.until_almost(last, SHORT).await;
+        let (touched, touch) = case.timed(case.touch(&session, SHORT)).await;
+        if !case.time.surely_within(last, SHORT) {
+            return;
+        }
+        let touched = touched.expect("a session in use is live");
+        assert!(
+            touched.idle_left <= SHORT && touched.idle_left + ROUNDING >= SHORT,
+            "a touch leaves the idle time that it was given: {touched:?}"
+        );
+        last = touch;
+    }
+    case.is_live_until(&session, last, SHORT, "touched").await;
+    case.is_absent_from(&session, last, SHORT, "touched").await;
+}
+
+/// A touch with a shorter idle time leaves what is left as it is.
+pub async fn a_touch_never_shortens<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let session = case.born(&case.owner("a"), &terms()).await;
+    let (_, long) = case.timed(case.touch(&session, LONG)).await;
+    let (found, short) = case.timed(case.touch(&session, SHORT)).await;
+    let found = found.expect("the session is live");
+    assert!(
+        found.idle_left + case.time.since(long.before) + ROUNDING >= LONG,
+        "a shorter touch leaves the time of the longer one: {found:?}"
+    );
+    case.time.until_over(short, SHORT).await;
+    assert!(
+        case.is_live(&session).await,
+        "a shorter touch does not shorten"
+    );
+
+    // Nor does a first touch shorten the newborn time.
+    let newborn = Terms {
+        newborn: LONG,
+        ..terms()
+    };
+    let session = case.born(&case.owner("a"), &newborn).await;
+    let (_, touch) = case.timed(case.touch(&session, SHORT)).await;
+    case.time.until_over(touch, SHORT).await;
+    assert!(
+        case.is_live(&session).await,
+        "a short first touch does not shorten the newborn time"
+    );
+}
+
+/// Reading is not using: [`load`](SessionStore::load) extends nothing.
+pub async fn load_does_not_extend<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let newborn = Terms {
+        newborn: SHORT,
+        ..terms()
+    };
+    let (untouched, birth) = case.timed(case.born(&case.owner("a"), &newborn)).await;
+    let touched = case.born(&case.owner("a"), &terms_of_idle(SHORT)).await;
+    let (_, touch) = case.timed(case.touch(&touched, SHORT)).await;
+    for _ in 0..4 {
+        case.time.wait(SHORT / 8).await;
+        case.load(&untouched).await;
+        case.load(&touched).await;
+    }
+    case.is_live_until(&untouched, birth, SHORT, "a newborn that is read")
+        .await;
+    case.is_live_until(&touched, touch, SHORT, "a session that is read")
+        .await;
+    case.is_absent_from(&untouched, birth, SHORT, "a newborn that is read")
+        .await;
+    case.is_absent_from(&touched, touch, SHORT, "a session that is read")
+        .await;
+}
+
+/// The absolute life ends a session, however busy, and no touch reaches past it.
+pub async fn a_life_ends_a_busy_session<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let life = SHORT * 2;
+    let case = Case::new(store, wait).await;
+    let terms = Terms {
+        life: Some(life),
+        ..terms()
+    };
+    let (session, birth) = case.timed(case.born(&case.owner("a"), &terms)).await;
+    for beat in 1..8 {
+        case.time.until(birth.after, life / 8 * beat).await;
+        let touched = case.touch(&session, LONG).await;
+        if !case.time.surely_within(birth, life) {
+            break;
+        }
+        let found = touched.expect("a session is live until its life ends");
+        assert!(
+            Some(found.idle_left) <= found.life_left,
+            "no touch reaches past the end of life: {found:?}"
+        );
+    }
+    case.time.until_over(birth, life).await;
+    let touched = case.touch(&session, LONG).await;
+    assert!(touched.is_none(), "a touch after the end of life");
+    case.is_absent_from(&session, birth, life, "a busy session")
+        .await;
+}
+
+/// From the instant its time is up a session is absent for every verb, whether or not anything has swept it
+/// away.
+pub async fn expired_is_absent_for_every_verb<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let owner = case.nobody();
+    // One session a verb: the first verb may sweep.
+    let mut born = Vec::new();
+    for _ in 0..6 {
+        let session = case.born(&owner, &terms_of_idle(SHORT)).await;
+        let (_, touch) = case.timed(case.touch(&session, SHORT)).await;
+        born.push((session, touch));
+    }
+    for (session, touch) in &born {
+        case.is_live_until(session, *touch, SHORT, "idle").await;
+    }
+    let (_, last) = born[5];
+    case.time.until_over(last, SHORT).await;
+    let [touch, load, delete, now, claim, create] = [0, 1, 2, 3, 4, 5].map(|i| &born[i].0);
+    let touched = case.touch(touch, LONG).await;
+    assert!(touched.is_none(), "touch of an expired session");
+    assert!(!case.is_live(load).await, "load of an expired session");
+    assert!(!case.delete(delete).await, "delete of an expired session");
+    let now = store.touch_now(now.id(), &owner, LONG);
+    assert!(!matches!(now, Now::Live(_)), "touch_now of an expired one");
+    let claimed = store.claim(claim.id(), &case.owner("a"), LONG).await;
+    assert!(!matches!(claimed, Ok(Some(_))), "claim of an expired one");
+    let created = case.create(create, &terms()).await;
+    assert!(
+        matches!(created, Created::New { .. }),
+        "an expired session takes no id: {created:?}"
+    );
+    if let Some(directory) = store.directory() {
+        for (session, _) in &born[..5] {
+            let end = directory
+                .end(&case.scope, session.reference(), EndReason::Revoked)
+                .await;
+            assert!(!end.expect("end answers"), "end of an expired session");
+        }
+    }
+}
+
+/// What is said about a session's times is true: the age grows from zero, what is left shrinks, and no touch
+/// makes a session younger.
+pub async fn times_are_true<S: SessionStore + Clone>(store: &S, wait: impl AsyncFn(Duration)) {
+    let case = Case::new(store, wait).await;
+    let terms = Terms {
+        newborn: LONG / 4,
+        idle: LONG / 2,
+        life: Some(LONG),
+        ..terms()
+    };
+    let (session, birth) = case.timed(case.born(&case.owner("a"), &terms)).await;
+    let check = async |found: Option<Found>, since: Span, lasts: Duration, what: &str| {
+        let found = found.expect("a live session is found");
+        let least = case.time.since(birth.before);
+        assert!(
+            found.age <= least + ROUNDING,
+            "{what}: no older than it is: {found:?} after {least:?}"
+        );
+        let life_left = found.life_left.expect("it has a life");
+        let life = found.age + life_left;
+        assert!(
+            life <= LONG + ROUNDING && life + ROUNDING >= LONG,
+            "{what}: the age and the rest are its life: {found:?}"
+        );
+        assert!(found.idle_left <= lasts + ROUNDING, "{what}: {found:?}");
+        let gone = case.time.since(since.before);
+        assert!(
+            found.idle_left + gone + ROUNDING >= lasts,
+            "{what}: no less is left than there is: {found:?}"
+        );
+        found
+    };
+    let first = check(case.load(&session).await, birth, LONG / 4, "newborn").await;
+    let pause = SHORT / 4;
+    case.time.wait(pause).await;
+    let second = check(case.load(&session).await, birth, LONG / 4, "newborn").await;
+    let older = |earlier: &Found, later: &Found, what: &str| {
+        assert!(
+            later.age + ROUNDING >= earlier.age + pause,
+            "{what}: the age grows: {earlier:?}, {later:?}"
+        );
+        assert!(
+            later.life_left.map(|left| left + pause) <= earlier.life_left.map(|l| l + ROUNDING),
+            "{what}: the life runs out: {earlier:?}, {later:?}"
+        );
+    };
+    older(&first, &second, "load");
+    assert!(
+        second.idle_left + pause <= first.idle_left + ROUNDING,
+        "load: the idle time runs out: {first:?}, {second:?}"
+    );
+    case.time.wait(pause).await;
+    let (touched, touch) = case.timed(case.touch(&session, LONG / 2)).await;
+    let third = check(touched, touch, LONG / 2, "touch").await;
+    older(&second, &third, "touch");
+    case.time.wait(pause).await;
+    let fourth = check(case.load(&session).await, touch, LONG / 2, "load").await;
+    older(&third, &fourth, "load after touch");
+
+    let endless = case.born(&case.owner("a"), &super::case::terms()).await;
+    let found = case.touch(&endless, LONG).await.expect("live");
+    assert_eq!(
+        found.life_left, None,
+        "without an absolute life none is left"
+    );
+}
+
+/// The longest times there are mean "for ever", and overflow nothing.
+pub async fn very_long_times_do_not_overflow<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let years = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    for long in [years, Duration::from_millis(u64::MAX), Duration::MAX] {
+        let terms = Terms {
+            idle: long,
+            newborn: long,
+            life: Some(long),
+            begun: long,
+            ..terms()
+        };
+        let session = case.born(&case.owner("a"), &terms).await;
+        let is_long = |found: Option<Found>, what: &str| {
+            let found = found.expect("a long life is live");
+            assert!(
+                found.idle_left > LONG && found.life_left.is_none_or(|left| left > LONG),
+                "{what}: {long:?} is long: {found:?}"
+            );
+        };
+        is_long(case.load(&session).await, "load");
+        is_long(case.touch(&session, long).await, "touch");
+        is_long(case.load(&session).await, "load after touch");
+        assert!(case.delete(&session).await, "a long life can be ended");
+    }
+}
+
+/// [`SessionStore::touch_now`], where it does not say "ask me", answers as
+/// [`touch`](SessionStore::touch) does, and extends as it does.
+pub async fn touch_now_agrees_with_touch<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let owner = case.owner("a");
+    let never = session(&owner);
+    let now = store.touch_now(never.id(), &owner, LONG);
+    assert!(!matches!(now, Now::Live(_)), "never created: {now:?}");
+
+    let session = case.born(&owner, &terms_of_idle(SHORT)).await;
+    // What a store holds in this process it may hold only from the first touch on.
+    let (_, touch) = case.timed(case.touch(&session, SHORT)).await;
+    for stranger in [case.owner("b"), case.nobody()] {
+        let now = store.touch_now(session.id(), &stranger, LONG);
+        assert!(!matches!(now, Now::Live(_)), "a stranger's: {now:?}");
+    }
+    case.time.until_almost(touch, SHORT).await;
+    let (now, extended) = case
+        .timed(async { store.touch_now(session.id(), &owner, SHORT) })
+        .await;
+    let within = case.time.surely_within(touch, SHORT);
+    match now {
+        Now::Live(found) => {
+            assert_eq!(found.session.id(), session.id());
+            assert_eq!(found.session.owner(), &owner);
+            assert!(found.idle_left <= SHORT + ROUNDING, "{found:?}");
+            assert!(
+                found.idle_left + ROUNDING >= SHORT,
+                "touch_now extends: {found:?}"
+            );
+            case.is_live_until(&session, extended, SHORT, "touch_now")
+                .await;
+        }
+        Now::Absent => assert!(!within, "touch_now of a live session"),
+        Now::AskMe => {}
+    }
+    let (_, last) = case.timed(case.touch(&session, SHORT)).await;
+    case.time.until_over(last, SHORT).await;
+    let now = store.touch_now(session.id(), &owner, LONG);
+    assert!(!matches!(now, Now::Live(_)), "expired: {now:?}");
+
+    let ended = case.born(&owner, &terms()).await;
+    case.touch(&ended, LONG).await;
+    let now = store.touch_now(ended.id(), &owner, LONG);
+    assert!(!matches!(now, Now::Absent), "live: {now:?}");
+    assert!(case.delete(&ended).await);
+    let now = store.touch_now(ended.id(), &owner, LONG);
+    assert!(!matches!(now, Now::Live(_)), "ended: {now:?}");
+    assert!(!case.is_live(&ended).await, "touch_now inserts nothing");
+}
