@@ -59,7 +59,7 @@
 //! | `redis` | `RedisStore` | no |
 //! | `postgres` | `PostgresStore` | no |
 //! | `sqlite` | `SqliteStore` | no |
-//! | `rmcp` | rmcp restores sessions on a node that has never seen them | no |
+//! | `rmcp` | `RmcpSessionStore`: rmcp restores sessions on a node that has never seen them | no |
 //! | `conformance` | the contract of [`SessionStore`] as functions to run against a store of your own | no |
 //!
 //! # Deployment
@@ -100,6 +100,8 @@ mod paths;
 mod peek;
 mod rejection;
 mod request;
+#[cfg(feature = "rmcp")]
+mod rmcp;
 mod service;
 mod session;
 pub mod store;
@@ -120,6 +122,9 @@ pub use self::{
     session::{ClientInfo, Issuer, Session, SessionRecord},
     store::{BoxSessionStore, MemoryStore, SessionStore},
 };
+
+#[cfg(feature = "rmcp")]
+pub use self::rmcp::RmcpSessionStore;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
