@@ -49,6 +49,11 @@ impl Owners {
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
+
+    #[cfg(test)]
+    pub(super) fn is_unlocked(&self) -> bool {
+        self.shards.iter().all(|shard| shard.try_lock().is_some())
+    }
 }
 
 /// The sessions of one owner, locked.

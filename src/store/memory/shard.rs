@@ -31,6 +31,11 @@ impl Shard {
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, Table> {
         self.0.write()
     }
+
+    #[cfg(test)]
+    pub(super) fn is_unlocked(&self) -> bool {
+        self.0.try_write().is_some()
+    }
 }
 
 /// The sessions of a shard.
