@@ -1,4 +1,4 @@
-//! The contract of stores, run against stores in memory.
+//! The contract of stores, run against stores in memory: right ones, and wrong ones that it must catch.
 
 #![cfg(feature = "conformance")]
 
@@ -18,7 +18,8 @@ mod naive_store {
         let store = NaiveStore::default();
         conformance::all(&store, sleep).await;
         conformance::limits_hold_at_once(&store, sleep).await;
-        conformance::a_long_list_is_read_in_pages(&store, sleep, 10_000).await;
+        conformance::a_long_list_is_read_in_pages(&store, sleep, 2_500).await;
+        conformance::a_slow_listener_misses_nothing_without_a_gap(&store, sleep, 3_000).await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -32,6 +33,13 @@ mod naive_store {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn keeps_it_when_it_can_be_cancelled_halfway() {
+        let store = NaiveStore::slow();
+        conformance::all(&store, sleep).await;
+        conformance::limits_hold_at_once(&store, sleep).await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn keeps_it_when_the_clock_is_advanced_by_hand() {
         conformance::all(&NaiveStore::default(), tokio::time::advance).await;
     }
@@ -41,5 +49,162 @@ mod naive_store {
         let store = NaiveStore::default();
         conformance::all(&store, sleep).await;
         conformance::limits_hold_at_once(&store, sleep).await;
+    }
+}
+
+/// Stores with one defect each: the case that is there for it must fail, and most others must not.
+mod a_wrong_store {
+    use std::panic::catch_unwind;
+
+    use super::{naive::Defect::*, *};
+
+    const DEFECTS: &[(naive::Defect, &str)] = &[
+        (TouchInserts, "only_create_inserts"),
+        (DeleteFindsTheExpired, "only_create_inserts"),
+        (UsedIdsStayTaken, "a_free_id_can_be_born_again"),
+        (EmptyIsNone, "create_keeps_every_field"),
+        (
+            ParamsAreReformatted,
+            "initialize_params_are_kept_byte_for_byte",
+        ),
+        (IdsIgnoreCase, "ids_are_compared_byte_for_byte"),
+        (CreateReplaces, "create_never_replaces"),
+        (CreateExtends, "create_never_replaces"),
+        (CreateInTwoSteps, "of_births_of_one_id_one_is_new"),
+        (
+            BirthIgnoresIdle,
+            "a_newborn_lives_for_the_shortest_of_its_times",
+        ),
+        (
+            BirthIgnoresLife,
+            "a_newborn_lives_for_the_shortest_of_its_times",
+        ),
+        (
+            BirthIgnoresNewborn,
+            "a_newborn_lives_for_the_shortest_of_its_times",
+        ),
+        (
+            ExpiresAnInstantLate,
+            "a_newborn_lives_for_the_shortest_of_its_times",
+        ),
+        (
+            ExpiresEarly,
+            "a_newborn_lives_for_the_shortest_of_its_times",
+        ),
+        (TouchDoesNotExtend, "a_touch_extends"),
+        (TouchShortens, "a_touch_never_shortens"),
+        (LoadExtends, "load_does_not_extend"),
+        (LifeEndsNobody, "a_life_ends_a_busy_session"),
+        (DeleteFindsTheExpired, "expired_is_absent_for_every_verb"),
+        (AgeFromLastTouch, "times_are_true"),
+        (OverflowPanics, "very_long_times_do_not_overflow"),
+        (TouchNowIgnoresTheOwner, "touch_now_agrees_with_touch"),
+        (TouchNowNeverExtends, "touch_now_agrees_with_touch"),
+        (TouchIgnoresTheOwner, "the_owner_is_compared_both_ways"),
+        (ScopeIsIgnored, "the_owner_is_compared_both_ways"),
+        (NobodyIsEmpty, "the_owner_is_compared_both_ways"),
+        (StrangersExtend, "a_strangers_touch_changes_nothing"),
+        (DeleteInTwoSteps, "of_many_deletes_one_is_true"),
+        (
+            TouchRevives,
+            "nothing_revives_a_session_while_it_is_deleted",
+        ),
+        (ClaimKeepsTheOwner, "a_claim_gives_nobodys_session_an_owner"),
+        (ClaimTakesOthers, "a_claim_takes_nothing_from_anybody"),
+        (ClaimInTwoSteps, "of_many_claims_one_wins"),
+        (ClaimDoesNotExtend, "a_claim_extends_as_a_touch_does"),
+        (
+            ClaimCountsForNobody,
+            "a_claimed_session_counts_as_its_owners",
+        ),
+        (CountsAbove, "the_total_is_limited"),
+        (RefusedAreKept, "births_at_once_are_limited"),
+        (CountsEveryone, "each_principal_is_limited"),
+        (CountsNobody, "nobody_is_not_a_principal"),
+        (CountsTheExpired, "the_absent_take_no_room"),
+        (EvictsTheLastTouched, "the_longest_untouched_is_evicted"),
+        (EvictsOldBeforeNewborn, "a_newborn_is_evicted_first"),
+        (EvictsAnybody, "a_principal_evicts_its_own"),
+        (EvictsOneInUse, "one_in_use_is_not_evicted"),
+        (ExistsEvicts, "a_birth_that_exists_evicts_nobody"),
+        (ListSkips, "a_listing_is_complete"),
+        (ListRepeats, "a_listing_is_complete"),
+        (ListShowsTheExpired, "the_expired_are_not_listed"),
+        (EndIgnoresTheScope, "end_is_within_its_scope"),
+        (EndAllForgetsOne, "end_all_ends_those_and_no_others"),
+        (
+            EndAllIgnoresBegun,
+            "a_birth_that_began_before_end_all_is_revoked",
+        ),
+        (
+            EndAllIsForEver,
+            "a_birth_that_began_before_end_all_is_revoked",
+        ),
+        (
+            RevokedEvicts,
+            "a_birth_that_began_before_end_all_is_revoked",
+        ),
+        (FeedIsSilent, "every_end_is_heard"),
+        (ReasonIsAlwaysDeleted, "every_end_is_heard"),
+        (AnnouncesTwice, "an_end_is_announced_once"),
+        (AnnouncesExpiry, "expiry_is_not_announced"),
+        (CreateKeepsRoom, "a_cancelled_create_is_whole_or_not_at_all"),
+        (CreateInHalves, "a_cancelled_create_is_whole_or_not_at_all"),
+        (TouchTakesItOut, "a_cancelled_touch_harms_nothing"),
+        (DeleteKeepsRoom, "a_cancelled_delete_is_whole_or_not_at_all"),
+    ];
+
+    fn fails(defect: naive::Defect, case: &str) -> bool {
+        let run = || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            let store = NaiveStore::with_defect(defect);
+            runtime.block_on(conformance::one(case, &store, sleep));
+        };
+        catch_unwind(run).is_err()
+    }
+
+    #[test]
+    fn is_caught_by_the_case_that_is_there_for_it() {
+        for (defect, case) in DEFECTS {
+            assert!(fails(*defect, case), "{case} misses {defect:?}");
+        }
+    }
+
+    #[test]
+    fn keeps_most_other_rules() {
+        let others = |defect| {
+            conformance::CASES
+                .iter()
+                .filter(move |case| fails(defect, case))
+        };
+        for (defect, _) in DEFECTS {
+            let failed: Vec<_> = others(*defect).collect();
+            let most = conformance::CASES.len() / 3;
+            assert!(failed.len() < most, "{defect:?} fails all of {failed:?}");
+        }
+    }
+
+    #[test]
+    fn there_is_one_for_every_case() {
+        for case in conformance::CASES {
+            let has_one = DEFECTS.iter().any(|(_, caught_by)| caught_by == case);
+            assert!(has_one, "nothing shows that {case} can fail");
+        }
+    }
+
+    /// As a shared store may be: its limits are exact one after another.
+    #[tokio::test(start_paused = true)]
+    async fn may_have_soft_limits() {
+        conformance::all(&NaiveStore::with_defect(LimitsInTwoSteps), sleep).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[should_panic = "the total is exact"]
+    async fn may_not_call_soft_limits_exact() {
+        conformance::limits_hold_at_once(&NaiveStore::with_defect(LimitsInTwoSteps), sleep).await;
     }
 }

@@ -37,8 +37,8 @@
 //! What a store says it *cannot* do is not asked of it: no claims, no directory, no feed, then no cases about them.
 //!
 //! [`all`] asks of limits that they are exact for one birth after another, and allows births at the same moment to
-//! overshoot. A store that promises more runs [`limits_hold_at_once`] too. How long a listing may be is up to
-//! [`a_long_list_is_read_in_pages`].
+//! overshoot. A store that promises more runs [`limits_hold_at_once`] too. Two more cases take a size, since not every
+//! database is fast: [`a_long_list_is_read_in_pages`] and [`a_slow_listener_misses_nothing_without_a_gap`].
 //!
 //! # Panics
 //!
@@ -55,7 +55,10 @@ use std::{
 };
 
 use self::time::Time;
-pub use self::{directory::a_long_list_is_read_in_pages, limits::limits_hold_at_once};
+pub use self::{
+    directory::a_long_list_is_read_in_pages, feed::a_slow_listener_misses_nothing_without_a_gap,
+    limits::limits_hold_at_once,
+};
 use super::SessionStore;
 
 mod births;
@@ -121,6 +124,9 @@ cases! {
         directory::the_expired_are_not_listed,
         directory::a_birth_that_began_before_end_all_is_revoked,
         feed::expiry_is_not_announced,
+        cancelling::a_cancelled_create_is_whole_or_not_at_all,
+        cancelling::a_cancelled_touch_harms_nothing,
+        cancelling::a_cancelled_delete_is_whole_or_not_at_all,
     }
     quick {
         births::create_keeps_every_field,
@@ -147,9 +153,6 @@ cases! {
         directory::end_all_ends_those_and_no_others,
         feed::every_end_is_heard,
         feed::an_end_is_announced_once,
-        cancelling::a_cancelled_create_is_whole_or_not_at_all,
-        cancelling::a_cancelled_touch_harms_nothing,
-        cancelling::a_cancelled_delete_is_whole_or_not_at_all,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The simplest store that keeps the contract: one lock around one map.
+//! The simplest store that keeps the contract: one lock around one map. It can be told to break one rule.
 
 use std::{
     collections::HashMap,
@@ -7,25 +7,97 @@ use std::{
 };
 
 use mcp_session_layer::{
-    Owner, Scope, Session, SessionId, SessionRef, SessionStore,
+    Issuer, Owner, Principal, Scope, Session, SessionId, SessionRecord, SessionRef, SessionStore,
     store::{
         AtLimit, BoxFuture, Created, Directory, EndReason, Feed, FeedEvent, Found, Limit, Listed,
         Now, StoreError, Terms, Whose,
     },
 };
-use tokio::{sync::broadcast, time::Instant};
+use tokio::{sync::broadcast, task::yield_now, time::Instant};
 use tokio_stream::{StreamExt as _, wrappers::BroadcastStream};
 
 #[derive(Clone)]
 pub(crate) struct NaiveStore {
     state: Arc<Mutex<State>>,
     ends: broadcast::Sender<FeedEvent>,
+    defect: Option<Defect>,
+    is_slow: bool,
 }
+
+/// What a store can get wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Defect {
+    AgeFromLastTouch,
+    AnnouncesExpiry,
+    AnnouncesTwice,
+    BirthIgnoresIdle,
+    BirthIgnoresLife,
+    BirthIgnoresNewborn,
+    ClaimCountsForNobody,
+    ClaimDoesNotExtend,
+    ClaimInTwoSteps,
+    ClaimKeepsTheOwner,
+    ClaimTakesOthers,
+    CountsAbove,
+    CountsEveryone,
+    CountsNobody,
+    CountsTheExpired,
+    CreateExtends,
+    CreateInHalves,
+    CreateInTwoSteps,
+    CreateKeepsRoom,
+    CreateReplaces,
+    DeleteFindsTheExpired,
+    DeleteInTwoSteps,
+    DeleteKeepsRoom,
+    EmptyIsNone,
+    EndAllForgetsOne,
+    EndAllIgnoresBegun,
+    EndAllIsForEver,
+    EndIgnoresTheScope,
+    EvictsAnybody,
+    EvictsOldBeforeNewborn,
+    EvictsOneInUse,
+    EvictsTheLastTouched,
+    ExistsEvicts,
+    ExpiresAnInstantLate,
+    ExpiresEarly,
+    FeedIsSilent,
+    IdsIgnoreCase,
+    LifeEndsNobody,
+    LimitsInTwoSteps,
+    ListRepeats,
+    ListShowsTheExpired,
+    ListSkips,
+    LoadExtends,
+    NobodyIsEmpty,
+    OverflowPanics,
+    ParamsAreReformatted,
+    ReasonIsAlwaysDeleted,
+    RefusedAreKept,
+    RevokedEvicts,
+    ScopeIsIgnored,
+    StrangersExtend,
+    TouchDoesNotExtend,
+    TouchIgnoresTheOwner,
+    TouchInserts,
+    TouchNowIgnoresTheOwner,
+    TouchNowNeverExtends,
+    TouchRevives,
+    TouchShortens,
+    TouchTakesItOut,
+    UsedIdsStayTaken,
+}
+
+use Defect::*;
 
 #[derive(Default)]
 struct State {
     rows: HashMap<SessionRef, Row>,
     revoked: Vec<(Whose, Instant)>,
+    used: Vec<SessionRef>,
+    /// Room that is taken by nobody: only a defect takes it.
+    taken: Vec<Owner>,
 }
 
 #[derive(Clone)]
@@ -33,61 +105,140 @@ struct Row {
     session: Session,
     born: Instant,
     touched: Option<Instant>,
+    /// `None` is never.
     idle_ends: Option<Instant>,
     life_ends: Option<Instant>,
 }
 
-impl Row {
-    fn is_live(&self) -> bool {
-        self.deadline()
-            .is_none_or(|deadline| Instant::now() < deadline)
-    }
-
-    /// `None` is never.
-    fn deadline(&self) -> Option<Instant> {
-        [self.idle_ends, self.life_ends].into_iter().flatten().min()
-    }
-
-    fn extend(&mut self, idle: Duration) {
-        let now = Instant::now();
-        self.touched = Some(now);
-        self.idle_ends = match (self.idle_ends, now.checked_add(idle)) {
-            (Some(before), Some(after)) => Some(before.max(after)),
-            _ => None,
-        };
-    }
-
-    fn found(&self) -> Found {
-        let now = Instant::now();
-        let left = |end: Instant| end - now;
-        Found {
-            session: self.session.clone(),
-            age: now - self.born,
-            idle_left: self.deadline().map_or(Duration::MAX, left),
-            life_left: self.life_ends.map(left),
+impl NaiveStore {
+    pub(crate) fn with_defect(defect: Defect) -> Self {
+        Self {
+            defect: Some(defect),
+            ..Self::default()
         }
     }
-}
 
-impl NaiveStore {
+    /// One whose verbs take their time, before and after they take effect.
+    pub(crate) fn slow() -> Self {
+        Self {
+            is_slow: true,
+            ..Self::default()
+        }
+    }
+
+    fn has(&self, defect: Defect) -> bool {
+        self.defect == Some(defect)
+    }
+
+    async fn dawdle(&self) {
+        if self.is_slow {
+            yield_now().await;
+        }
+    }
+
+    fn key(&self, id: &SessionId) -> SessionRef {
+        if self.has(IdsIgnoreCase) {
+            let lower: SessionId = id.expose().to_lowercase().parse().unwrap();
+            return lower.reference();
+        }
+        id.reference()
+    }
+
     /// The state without what has expired.
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap();
-        state.rows.retain(|_, row| row.is_live());
+        let keeps = [CountsTheExpired, DeleteFindsTheExpired, ListShowsTheExpired];
+        if !keeps.iter().any(|defect| self.has(*defect)) {
+            state.rows.retain(|reference, row| {
+                let live = self.is_live(row);
+                if !live && self.has(AnnouncesExpiry) {
+                    self.announce(*reference, EndReason::Idle);
+                }
+                live
+            });
+        }
         state
     }
 
-    fn end(&self, state: &mut State, reference: &SessionRef, reason: EndReason) -> bool {
+    fn is_live(&self, row: &Row) -> bool {
+        let now = Instant::now();
+        row.deadline().is_none_or(|deadline| match self.defect {
+            Some(ExpiresAnInstantLate) => now <= deadline,
+            Some(ExpiresEarly) => now + Duration::from_millis(2) < deadline,
+            _ => now < deadline,
+        })
+    }
+
+    fn is_owner(&self, row: &Row, owner: &Owner) -> bool {
+        let held = row.session.owner();
+        match self.defect {
+            Some(TouchIgnoresTheOwner) => true,
+            Some(ScopeIsIgnored) => held.principal == owner.principal,
+            Some(NobodyIsEmpty) => {
+                let name = |owner: &Owner| owner.principal.as_ref().map(Principal::to_string);
+                held.scope == owner.scope
+                    && name(held).unwrap_or_default() == name(owner).unwrap_or_default()
+            }
+            _ => held == owner,
+        }
+    }
+
+    fn extend(&self, row: &mut Row, idle: Duration) {
+        let now = Instant::now();
+        row.touched = Some(now);
+        if self.has(TouchDoesNotExtend) {
+            return;
+        }
+        let ends = self.later(now, idle);
+        row.idle_ends = match (row.idle_ends, ends) {
+            (Some(before), Some(after)) if !self.has(TouchShortens) => Some(before.max(after)),
+            (Some(_), Some(after)) => Some(after),
+            _ => None,
+        };
+        if self.has(LifeEndsNobody) {
+            row.life_ends = row.life_ends.max(row.idle_ends);
+        }
+    }
+
+    fn later(&self, now: Instant, duration: Duration) -> Option<Instant> {
+        if self.has(OverflowPanics) {
+            return Some(now + duration);
+        }
+        now.checked_add(duration)
+    }
+
+    fn found(&self, row: &Row) -> Found {
+        let now = Instant::now();
+        let left = |end: Instant| end - now;
+        let since = match self.has(AgeFromLastTouch) {
+            true => row.touched.unwrap_or(row.born),
+            false => row.born,
+        };
+        Found {
+            session: row.session.clone(),
+            age: now - since,
+            idle_left: row.deadline().map_or(Duration::MAX, left),
+            life_left: row.life_ends.map(left),
+        }
+    }
+
+    fn remove(&self, state: &mut State, reference: &SessionRef, reason: EndReason) -> bool {
         let ended = state.rows.remove(reference).is_some();
-        if ended {
+        if ended || self.has(AnnouncesTwice) {
             self.announce(*reference, reason);
         }
         ended
     }
 
     fn announce(&self, reference: SessionRef, reason: EndReason) {
-        // Nobody may be listening.
-        let _ = self.ends.send(FeedEvent::Ended { reference, reason });
+        let reason = match self.has(ReasonIsAlwaysDeleted) {
+            true => EndReason::Deleted,
+            false => reason,
+        };
+        if !self.has(FeedIsSilent) {
+            // Nobody may be listening.
+            let _ = self.ends.send(FeedEvent::Ended { reference, reason });
+        }
     }
 
     /// Makes room among those that are counted at a limit, if it is reached.
@@ -99,24 +250,155 @@ impl NaiveStore {
         at_limit: AtLimit,
     ) -> Result<Option<SessionRef>, ()> {
         let counted = || {
-            state
-                .rows
-                .values()
-                .filter(|row| whose.includes(row.session.owner()))
+            let rows = state.rows.values();
+            rows.filter(|row| self.has(CountsEveryone) || whose.includes(row.session.owner()))
         };
-        if (counted().count() as u64) < limit {
+        let taken = state.taken.iter().filter(|owner| whose.includes(owner));
+        let limit = limit + u64::from(self.has(CountsAbove));
+        if ((counted().count() + taken.count()) as u64) < limit {
             return Ok(None);
         }
         let AtLimit::Evict { untouched } = at_limit else {
             return Err(());
         };
-        let victim = counted()
-            .filter(|row| row.touched.unwrap_or(row.born).elapsed() >= untouched)
-            .min_by_key(|row| (row.touched.is_some(), row.touched.unwrap_or(row.born)))
-            .map(|row| *row.session.reference())
-            .ok_or(())?;
-        self.end(state, &victim, EndReason::Evicted);
+        let last_used = |row: &Row| row.touched.unwrap_or(row.born);
+        let may_go = |row: &&Row| {
+            let in_scope = row.session.owner().scope == *whose.scope();
+            let counted = whose.includes(row.session.owner());
+            let in_use = last_used(row).elapsed() < untouched;
+            (counted || in_scope && self.has(EvictsAnybody))
+                && (!in_use || self.has(EvictsOneInUse))
+        };
+        let victims = state.rows.values().filter(may_go);
+        let victim = match self.defect {
+            Some(EvictsTheLastTouched) => victims.max_by_key(|row| last_used(row)),
+            Some(EvictsOldBeforeNewborn) => victims.min_by_key(|row| last_used(row)),
+            _ => victims.min_by_key(|row| (row.touched.is_some(), last_used(row))),
+        };
+        let victim = *victim.ok_or(())?.session.reference();
+        self.remove(state, &victim, EndReason::Evicted);
         Ok(Some(victim))
+    }
+
+    /// Finds room for a newcomer, or says what it is answered.
+    fn admit(
+        &self,
+        state: &mut State,
+        owner: &Owner,
+        terms: &Terms,
+    ) -> Result<Option<SessionRef>, Created> {
+        let mut evicted = None;
+        if let Some(limit) = terms.per_principal
+            && (owner.principal.is_some() || self.has(CountsNobody))
+        {
+            evicted = self
+                .make_room(
+                    state,
+                    &Whose::Owner(owner.clone()),
+                    limit.get(),
+                    terms.at_limit,
+                )
+                .map_err(|()| Created::Full(Limit::PerPrincipal))?;
+        }
+        if let Some(limit) = terms.total {
+            let everyone = Whose::Scope(owner.scope.clone());
+            let victim = self
+                .make_room(state, &everyone, limit.get(), terms.at_limit)
+                .map_err(|()| Created::Full(Limit::Total))?;
+            evicted = evicted.or(victim);
+        }
+        Ok(evicted)
+    }
+
+    fn is_revoked(&self, state: &State, owner: &Owner, begun: Duration) -> bool {
+        let mut revoked = state.revoked.iter();
+        !self.has(EndAllIgnoresBegun)
+            && revoked.any(|(whose, ended)| {
+                whose.includes(owner) && (begun > ended.elapsed() || self.has(EndAllIsForEver))
+            })
+    }
+
+    fn insert(&self, state: &mut State, session: &Session, terms: &Terms) -> Created {
+        let (key, owner) = (self.key(session.id()), session.owner());
+        if let Some(row) = state.rows.get_mut(&key)
+            && !self.has(CreateReplaces)
+        {
+            if self.has(CreateExtends) {
+                self.extend(row, terms.idle);
+            }
+            if self.has(ExistsEvicts) {
+                let _ = self.admit(state, owner, terms);
+            }
+            return Created::Exists;
+        }
+        if self.has(UsedIdsStayTaken) && state.used.contains(&key) {
+            return Created::Exists;
+        }
+        if self.is_revoked(state, owner, terms.begun) {
+            if self.has(RevokedEvicts) {
+                let _ = self.admit(state, owner, terms);
+            }
+            return Created::Revoked;
+        }
+        let admitted = self.admit(state, owner, terms);
+        if admitted.is_ok() || self.has(RefusedAreKept) {
+            state.rows.insert(key, self.row(session, terms));
+            state.used.push(key);
+        }
+        let live = state.rows.values();
+        let live = live.filter(|row| row.session.owner().scope == owner.scope);
+        let live = live.count() as u64;
+        match admitted {
+            Ok(evicted) => Created::New {
+                left: terms.total.map(|total| total.get().saturating_sub(live)),
+                evicted,
+            },
+            Err(refused) => refused,
+        }
+    }
+
+    fn row(&self, session: &Session, terms: &Terms) -> Row {
+        let now = Instant::now();
+        let heeded = |time, defect| (!self.has(defect)).then_some(time);
+        let idle = [
+            heeded(terms.idle, BirthIgnoresIdle),
+            heeded(terms.newborn, BirthIgnoresNewborn),
+        ];
+        let life = terms.life.and_then(|life| heeded(life, BirthIgnoresLife));
+        Row {
+            session: self.kept(session),
+            born: now,
+            touched: None,
+            idle_ends: self.later(now, idle.into_iter().flatten().min().unwrap()),
+            life_ends: life.and_then(|life| self.later(now, life)),
+        }
+    }
+
+    async fn take_room_for_a_moment(&self, owner: &Owner) {
+        self.state().taken.push(owner.clone());
+        yield_now().await;
+        self.state().taken.pop();
+    }
+
+    /// What is kept of what is to be kept.
+    fn kept(&self, session: &Session) -> Session {
+        let mut record = session.record().clone();
+        if self.has(EmptyIsNone) {
+            record.protocol_version = record.protocol_version.filter(|v| !v.is_empty());
+        }
+        if self.has(ParamsAreReformatted) {
+            record.initialize_params = record.initialize_params.map(|params| {
+                let parsed = serde_json::from_slice(&params);
+                parsed.map_or(params, |value: serde_json::Value| value.to_string().into())
+            });
+        }
+        session.with_record(record)
+    }
+}
+
+impl Row {
+    fn deadline(&self) -> Option<Instant> {
+        [self.idle_ends, self.life_ends].into_iter().flatten().min()
     }
 }
 
@@ -125,65 +407,61 @@ impl Default for NaiveStore {
         Self {
             state: Arc::default(),
             ends: broadcast::Sender::new(1024),
+            defect: None,
+            is_slow: false,
         }
     }
 }
 
 impl SessionStore for NaiveStore {
     async fn create(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
-        let mut state = self.state();
-        let state = &mut *state;
-        let owner = session.owner();
-        if state.rows.contains_key(session.reference()) {
-            return Ok(Created::Exists);
-        }
-        let now = Instant::now();
-        let begun_before = |ended: Instant| terms.begun > now - ended;
-        if state
-            .revoked
-            .iter()
-            .any(|(whose, ended)| whose.includes(owner) && begun_before(*ended))
-        {
-            return Ok(Created::Revoked);
-        }
-        let mut evicted = None;
-        if let Some(limit) = terms.per_principal
-            && owner.principal.is_some()
-        {
-            let whose = Whose::Owner(owner.clone());
-            match self.make_room(state, &whose, limit.get(), terms.at_limit) {
-                Ok(victim) => evicted = victim,
-                Err(()) => return Ok(Created::Full(Limit::PerPrincipal)),
+        self.dawdle().await;
+        let (key, owner) = (self.key(session.id()), session.owner());
+        let mut terms = terms.clone();
+        match self.defect {
+            Some(CreateKeepsRoom) => self.take_room_for_a_moment(owner).await,
+            Some(CreateInTwoSteps) => {
+                if self.state().rows.contains_key(&key) {
+                    return Ok(Created::Exists);
+                }
+                yield_now().await;
+                self.state().rows.remove(&key);
             }
-        }
-        let everyone = Whose::Scope(owner.scope.clone());
-        if let Some(limit) = terms.total {
-            match self.make_room(state, &everyone, limit.get(), terms.at_limit) {
-                Ok(victim) => evicted = evicted.or(victim),
-                Err(()) => return Ok(Created::Full(Limit::Total)),
+            Some(CreateInHalves) if !self.state().rows.contains_key(&key) => {
+                let half = SessionRecord::new(owner.clone(), Issuer::Inner);
+                let half = self.row(&Session::new(session.id().clone(), half), &terms);
+                self.state().rows.insert(key, half);
+                yield_now().await;
+                self.state().rows.remove(&key);
             }
+            Some(LimitsInTwoSteps) if terms.at_limit == AtLimit::Refuse => {
+                if let Err(refused) = self.admit(&mut self.state(), owner, &terms) {
+                    return Ok(refused);
+                }
+                yield_now().await;
+                (terms.total, terms.per_principal) = (None, None);
+            }
+            _ => {}
         }
-        let row = Row {
-            session: session.clone(),
-            born: now,
-            touched: None,
-            idle_ends: now.checked_add(terms.newborn.min(terms.idle)),
-            life_ends: terms.life.and_then(|life| now.checked_add(life)),
-        };
-        state.rows.insert(*session.reference(), row);
-        let live = state
-            .rows
-            .values()
-            .filter(|row| everyone.includes(row.session.owner()));
-        let live = live.count() as u64;
-        Ok(Created::New {
-            left: terms.total.map(|total| total.get().saturating_sub(live)),
-            evicted,
-        })
+        let created = self.insert(&mut self.state(), session, &terms);
+        self.dawdle().await;
+        Ok(created)
     }
 
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
-        Ok(self.state().rows.get(&id.reference()).map(Row::found))
+        self.dawdle().await;
+        let found = {
+            let mut state = self.state();
+            let row = state.rows.get_mut(&self.key(id));
+            row.filter(|row| self.is_live(row)).map(|row| {
+                if self.has(LoadExtends) {
+                    self.extend(row, Duration::from_secs(1));
+                }
+                self.found(row)
+            })
+        };
+        self.dawdle().await;
+        Ok(found)
     }
 
     async fn touch(
@@ -192,24 +470,85 @@ impl SessionStore for NaiveStore {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
-        let mut state = self.state();
-        let row = state.rows.get_mut(&id.reference());
-        Ok(row.filter(|row| row.session.owner() == owner).map(|row| {
-            row.extend(idle);
-            row.found()
-        }))
+        self.dawdle().await;
+        let key = self.key(id);
+        let before = match self.defect {
+            Some(TouchTakesItOut) => self.state().rows.remove(&key),
+            Some(TouchRevives) => self.state().rows.get(&key).cloned(),
+            _ => None,
+        };
+        if let Some(row) = before {
+            yield_now().await;
+            self.state().rows.insert(key, row);
+        }
+        if self.has(TouchInserts) {
+            let now = Instant::now();
+            let record = SessionRecord::new(owner.clone(), Issuer::Layer);
+            self.state().rows.entry(key).or_insert(Row {
+                session: Session::new(id.clone(), record),
+                born: now,
+                touched: Some(now),
+                idle_ends: Some(now + idle),
+                life_ends: None,
+            });
+        }
+        let found = {
+            let mut state = self.state();
+            let row = state.rows.get_mut(&key).filter(|row| self.is_live(row));
+            row.and_then(|row| {
+                let is_owner = self.is_owner(row, owner);
+                if is_owner || self.has(StrangersExtend) {
+                    self.extend(row, idle);
+                }
+                is_owner.then(|| self.found(row))
+            })
+        };
+        self.dawdle().await;
+        Ok(found)
     }
 
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
-        Ok(self.end(&mut self.state(), &id.reference(), reason))
+        self.dawdle().await;
+        let key = self.key(id);
+        if self.has(DeleteInTwoSteps) {
+            let was_live = self.state().rows.contains_key(&key);
+            yield_now().await;
+            self.remove(&mut self.state(), &key, reason);
+            return Ok(was_live);
+        }
+        let owner = {
+            let mut state = self.state();
+            let row = state.rows.get(&key);
+            let Some(row) = row.filter(|row| self.is_live(row) || self.has(DeleteFindsTheExpired))
+            else {
+                if self.has(AnnouncesTwice) {
+                    self.announce(key, reason);
+                }
+                return Ok(false);
+            };
+            let owner = row.session.owner().clone();
+            self.remove(&mut state, &key, reason);
+            owner
+        };
+        if self.has(DeleteKeepsRoom) {
+            self.take_room_for_a_moment(&owner).await;
+        }
+        self.dawdle().await;
+        Ok(true)
     }
 
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {
+        if self.is_slow {
+            return Now::AskMe;
+        }
         let mut state = self.state();
-        match state.rows.get_mut(&id.reference()) {
-            Some(row) if row.session.owner() == owner => {
-                row.extend(idle);
-                Now::Live(row.found())
+        let row = state.rows.get_mut(&self.key(id));
+        match row.filter(|row| self.is_live(row)) {
+            Some(row) if self.is_owner(row, owner) || self.has(TouchNowIgnoresTheOwner) => {
+                if !self.has(TouchNowNeverExtends) {
+                    self.extend(row, idle);
+                }
+                Now::Live(self.found(row))
             }
             _ => Now::Absent,
         }
@@ -221,23 +560,51 @@ impl SessionStore for NaiveStore {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
-        let mut state = self.state();
-        let Some(row) = state.rows.get_mut(&id.reference()) else {
-            return Ok(None);
-        };
+        self.dawdle().await;
+        let key = self.key(id);
         let nobody = Owner {
             principal: None,
             ..owner.clone()
         };
-        let held = row.session.owner();
-        if *held != nobody && held != owner {
+        let may_claim = |row: &Row| {
+            let held = row.session.owner();
+            *held == nobody || held == owner || self.has(ClaimTakesOthers)
+        };
+        let live = |state: &State| {
+            let row = state.rows.get(&key).filter(|row| self.is_live(row));
+            row.is_some_and(may_claim)
+        };
+        if !live(&self.state()) {
             return Ok(None);
         }
-        let mut record = row.session.record().clone();
-        record.owner = owner.clone();
-        row.session = row.session.with_record(record);
-        row.extend(idle);
-        Ok(Some(row.found()))
+        if self.has(ClaimInTwoSteps) {
+            yield_now().await;
+        }
+        let found = {
+            let mut state = self.state();
+            if !live(&state) && !self.has(ClaimInTwoSteps) {
+                return Ok(None);
+            }
+            state.rows.get_mut(&key).map(|row| {
+                let mut record = row.session.record().clone();
+                record.owner = owner.clone();
+                if !self.has(ClaimKeepsTheOwner) {
+                    row.session = row.session.with_record(record);
+                }
+                if !self.has(ClaimDoesNotExtend) {
+                    self.extend(row, idle);
+                }
+                self.found(row)
+            })
+        };
+        if self.has(ClaimCountsForNobody)
+            && let Some(found) = &found
+        {
+            self.state().taken.push(nobody);
+            self.state().taken.push(found.session.owner().clone());
+        }
+        self.dawdle().await;
+        Ok(found)
     }
 
     fn directory(&self) -> Option<&dyn Directory> {
@@ -268,13 +635,18 @@ impl Directory for NaiveStore {
     ) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
         Box::pin(async move {
             let state = self.state();
+            let is_after = |reference: &SessionRef| match after {
+                Some(after) if self.has(ListRepeats) => reference >= after,
+                Some(after) => reference > after,
+                None => true,
+            };
             let mut listed: Vec<_> = state
                 .rows
                 .values()
                 .filter(|row| whose.includes(row.session.owner()))
-                .filter(|row| after.is_none_or(|after| row.session.reference() > after))
+                .filter(|row| is_after(row.session.reference()))
                 .map(|row| {
-                    let found = row.found();
+                    let found = self.found(row);
                     let mut record = found.session.record().clone();
                     record.initialize_params = None;
                     Listed {
@@ -287,6 +659,9 @@ impl Directory for NaiveStore {
                 })
                 .collect();
             listed.sort_by_key(|listed| listed.reference);
+            if self.has(ListSkips) && after.is_some() && !listed.is_empty() {
+                listed.remove(0);
+            }
             listed.truncate(at_most);
             Ok(listed)
         })
@@ -301,8 +676,10 @@ impl Directory for NaiveStore {
         Box::pin(async move {
             let mut state = self.state();
             let row = state.rows.get(reference);
-            let here = row.is_some_and(|row| row.session.owner().scope == *scope);
-            Ok(here && self.end(&mut state, reference, reason))
+            let is_here = row.is_some_and(|row| {
+                row.session.owner().scope == *scope || self.has(EndIgnoresTheScope)
+            });
+            Ok(is_here && self.remove(&mut state, reference, reason))
         })
     }
 
@@ -314,15 +691,13 @@ impl Directory for NaiveStore {
         Box::pin(async move {
             let mut state = self.state();
             state.revoked.push((whose.clone(), Instant::now()));
-            let meant: Vec<_> = state
-                .rows
-                .values()
-                .filter(|row| whose.includes(row.session.owner()))
-                .map(|row| *row.session.reference())
-                .collect();
-            for reference in &meant {
-                self.end(&mut state, reference, reason);
+            let meant = state.rows.values();
+            let meant = meant.filter(|row| whose.includes(row.session.owner()));
+            let mut meant: Vec<_> = meant.map(|row| *row.session.reference()).collect();
+            for reference in meant.iter().skip(usize::from(self.has(EndAllForgetsOne))) {
+                self.remove(&mut state, reference, reason);
             }
+            meant.dedup();
             Ok(meant.len() as u64)
         })
     }

@@ -135,4 +135,4 @@ async fn up_to<T>(polls: usize, call: impl Future<Output = T>) -> Option<T> {
 const MOST_POLLS: usize = 8;
 
 /// What was sent before the drop has arrived by then.
-const SETTLED: Duration = Duration::from_millis(50);
+const SETTLED: Duration = Duration::from_millis(200);

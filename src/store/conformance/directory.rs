@@ -7,7 +7,7 @@ use crate::{
     id::{SessionId, SessionRef},
     owner::{Owner, Scope},
     session::{ClientInfo, Issuer, Session, SessionRecord},
-    store::{Created, Directory, EndReason, Listed, SessionStore, Terms, Whose},
+    store::{AtLimit, Created, Directory, EndReason, Listed, SessionStore, Terms, Whose},
 };
 
 /// A listing holds every live session of those that are meant exactly once, in the order of their references, with
@@ -24,15 +24,23 @@ pub async fn a_listing_is_complete<S: SessionStore + Clone>(
         scope: Scope::new(unique("elsewhere")),
         ..case.owner("a")
     };
-    let owners = [
+    let mut owners = vec![
         case.owner("a"),
         case.owner("A"),
         case.owner(""),
         case.nobody(),
         elsewhere.clone(),
     ];
+    // Alike, where scope and principal are put together carelessly.
+    for between in [":", "/", "|", "\0"] {
+        owners.push(case.owner(&format!("a{between}b")));
+        owners.push(Owner {
+            scope: Scope::new(format!("{}{between}a", case.scope)),
+            ..case.owner("b")
+        });
+    }
     let mut born = BTreeMap::new();
-    for number in 0..20 {
+    for number in 0..3 * owners.len() {
         let owner = &owners[number % owners.len()];
         let mut record = SessionRecord::new(owner.clone(), Issuer::Inner);
         record.client = Some(ClientInfo {
@@ -49,7 +57,7 @@ pub async fn a_listing_is_complete<S: SessionStore + Clone>(
     let there = Whose::Scope(elsewhere.scope.clone());
     let nowhere = Whose::Scope(Scope::new(unique("nowhere")));
     let stranger = Whose::Owner(case.owner("stranger"));
-    let each = owners.map(Whose::Owner);
+    let each: Vec<_> = owners.into_iter().map(Whose::Owner).collect();
     for whose in [&everyone, &there, &nowhere, &stranger]
         .into_iter()
         .chain(&each)
@@ -304,6 +312,20 @@ pub async fn a_birth_that_began_before_end_all_is_revoked<S: SessionStore + Clon
             "not meant: {created:?}"
         );
     }
+    let full = Terms {
+        begun: LONG,
+        total: 1.try_into().ok(),
+        at_limit: AtLimit::Evict {
+            untouched: Duration::ZERO,
+        },
+        ..terms()
+    };
+    let everyone = Whose::Scope(case.scope.clone());
+    let before = directory.count(&everyone).await.expect("count answers");
+    let created = case.create(&session(&owner), &full).await;
+    assert_eq!(created, Created::Revoked);
+    let after = directory.count(&everyone).await.expect("count answers");
+    assert_eq!(before, after, "one that is revoked evicts nobody");
     // To end one session is not to revoke its owner.
     let one = case.born(&bystanders[0], &terms()).await;
     let end = directory.end(&case.scope, one.reference(), EndReason::Revoked);
@@ -324,5 +346,9 @@ async fn read(directory: &dyn Directory, whose: &Whose, page: usize) -> Vec<List
             return all;
         }
         all.extend(next);
+        assert!(
+            all.is_sorted_by(|one, next| one.reference < next.reference),
+            "pages go on in the order of references, and repeat none"
+        );
     }
 }

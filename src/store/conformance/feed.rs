@@ -1,6 +1,7 @@
 //! `feed`: explicit ends, heard by everybody who listens. Not asked of a store that has none.
 
 use std::{
+    collections::HashSet,
     future::{Future, poll_fn},
     pin::pin,
     task::Poll,
@@ -131,6 +132,36 @@ pub async fn expiry_is_not_announced<S: SessionStore + Clone>(
     );
 }
 
+/// Not among [`CASES`](super::CASES): a listener that reads nothing while this many sessions are ended hears of every
+/// one of them later, or of a gap. More than the store keeps for a listener make it a gap.
+pub async fn a_slow_listener_misses_nothing_without_a_gap<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+    sessions: usize,
+) {
+    let case = Case::new(store, wait).await;
+    let Some(mut feed) = listen(&case).await else {
+        return;
+    };
+    let mut missing = HashSet::new();
+    for _ in 0..sessions {
+        let session = case.born(&case.nobody(), &terms()).await;
+        assert!(case.delete(&session).await);
+        missing.insert(*session.reference());
+    }
+    while !missing.is_empty() {
+        match next(&case, &mut feed, PATIENCE).await {
+            Some(FeedEvent::Ended { reference, .. }) => {
+                missing.remove(&reference);
+            }
+            Some(FeedEvent::Gap) => break,
+            None => panic!("{} ends are not heard, nor is a gap", missing.len()),
+        }
+    }
+    // After a gap the listener hears on.
+    heard_until_marker(&case, &mut feed).await;
+}
+
 /// A subscription that is known to hear: until it is established, ends may be missed, if a gap says so.
 async fn listen<S: SessionStore + Clone, W: AsyncFn(Duration)>(
     case: &Case<'_, S, W>,
@@ -140,25 +171,27 @@ async fn listen<S: SessionStore + Clone, W: AsyncFn(Duration)>(
     assert!(case.delete(&unheard).await);
 
     let mut feed = case.store.feed()?;
-    let mut missed = None;
+    let mut unheard = Vec::new();
     let mut gap = false;
     for _ in 0..20 {
         let decoy = case.born(&case.nobody(), &terms()).await;
         assert!(case.delete(&decoy).await);
+        unheard.push(*decoy.reference());
         while let Some(event) = next(case, &mut feed, PATIENCE / 20).await {
             match event {
                 FeedEvent::Gap => gap = true,
-                FeedEvent::Ended { reference, .. } if reference == *decoy.reference() => {
-                    assert!(
-                        missed.is_none() || gap,
-                        "an end after the subscription was missed without a gap"
-                    );
-                    return Some(feed);
+                FeedEvent::Ended { reference, .. } => {
+                    unheard.retain(|decoy| *decoy != reference);
+                    if reference == *decoy.reference() {
+                        assert!(
+                            unheard.is_empty() || gap,
+                            "an end after the subscription was missed without a gap"
+                        );
+                        return Some(feed);
+                    }
                 }
-                FeedEvent::Ended { .. } => {}
             }
         }
-        missed = Some(decoy);
     }
     panic!("the feed hears no end");
 }

@@ -116,7 +116,8 @@ pub async fn nobody_is_not_a_principal<S: SessionStore + Clone>(
     }
 }
 
-/// What was deleted, ended or has expired takes no room, without anybody sweeping it away.
+/// What was deleted, ended or has expired takes no room, without anybody sweeping it away. Nobody is evicted while
+/// it is counted out.
 pub async fn the_absent_take_no_room<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),
@@ -190,6 +191,25 @@ pub async fn the_absent_take_no_room<S: SessionStore + Clone>(
         }
         let created = case.create(&session(&owner), &long).await;
         assert!(matches!(created, Created::Full(_)), "{created:?}");
+
+        // One by expiry where somebody else could be evicted.
+        let owner = Owner {
+            scope: Scope::new(unique("scope")),
+            ..owner.clone()
+        };
+        let evicting = Terms {
+            at_limit: evict(Duration::ZERO),
+            ..long
+        };
+        case.born(&owner, &evicting).await;
+        case.born(&owner, &evicting).await;
+        let (_, birth) = case.timed(case.born(&owner, &limited)).await;
+        case.time.until_over(birth, SHORT).await;
+        let created = case.create(&session(&owner), &evicting).await;
+        assert!(
+            matches!(created, Created::New { evicted: None, .. }),
+            "there is room: {created:?}"
+        );
     }
 }
 

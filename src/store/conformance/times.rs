@@ -58,7 +58,7 @@ pub async fn a_touch_extends<S: SessionStore + Clone>(store: &S, wait: impl Asyn
         }
         let touched = touched.expect("a session in use is live");
         assert!(
-            touched.idle_left <= SHORT && touched.idle_left + ROUNDING >= SHORT,
+            touched.idle_left <= SHORT + ROUNDING && touched.idle_left + ROUNDING >= SHORT,
             "a touch leaves the idle time that it was given: {touched:?}"
         );
         last = touch;
@@ -81,6 +81,8 @@ pub async fn a_touch_never_shortens<S: SessionStore + Clone>(
         found.idle_left + case.time.since(long.before) + ROUNDING >= LONG,
         "a shorter touch leaves the time of the longer one: {found:?}"
     );
+    let zero = case.touch(&session, Duration::ZERO).await;
+    assert!(zero.is_some(), "a touch of no time is a touch");
     case.time.until_over(short, SHORT).await;
     assert!(
         case.is_live(&session).await,
