@@ -1,0 +1,26 @@
+from contextlib import asynccontextmanager
+
+import scenarios
+from mcp import ClientSession, McpError
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
+
+
+class Sdk:
+    name = "mcp1"
+    Error = McpError
+    # The code is positive indeed.
+    terminated = (32600, "Session terminated")
+
+    @asynccontextmanager
+    async def connect(self, url):
+        async with create_mcp_http_client() as http:
+            wire = scenarios.watch(http)
+            async with streamable_http_client(url, http_client=http) as (read, write, _):
+                async with ClientSession(read, write) as session:
+                    await session.initialize()
+                    yield scenarios.Connection(session, wire)
+
+
+if __name__ == "__main__":
+    scenarios.main(Sdk())
