@@ -61,6 +61,7 @@ use rmcp::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::sleep};
+use tracing_subscriber::EnvFilter;
 
 /// An MCP server with sessions.
 #[derive(Parser)]
@@ -98,9 +99,11 @@ fn token(text: &str) -> Result<(String, Principal), String> {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,rmcp=warn".into());
     tracing_subscriber::fmt()
+        // This part of rmcp writes session ids into its logs, and an id is a secret.
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+            filter.add_directive("rmcp::transport::streamable_http_server=off".parse()?),
         )
         .with_writer(std::io::stderr)
         .init();
