@@ -42,7 +42,7 @@ pub use self::{
 /// * **Each verb is one atomic step**, and one round trip.
 /// * **A verb may be cancelled** at any await point. It then took effect whole or not at all.
 ///
-/// The [`conformance`](crate::conformance) suite (feature `conformance`) puts all this to the test.
+/// The [conformance suite](crate::conformance) (feature `conformance`) puts all this to the test.
 ///
 /// # Cloning
 ///

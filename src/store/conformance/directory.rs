@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::case::{Case, LONG, SHORT, at_once, session, terms, terms_of_idle, unique};
+use super::case::{Case, LONG, RACERS, SHORT, at_once, session, terms, terms_of_idle, unique};
 use crate::{
     id::{SessionId, SessionRef},
     owner::{Owner, Scope},
@@ -258,6 +258,57 @@ pub async fn end_all_ends_those_and_no_others<S: SessionStore + Clone>(
     }
 }
 
+/// Births that began before [`Directory::end_all`] and are recorded at the same moment are either ended by it and
+/// counted, or revoked. None is live afterwards.
+pub async fn no_birth_slips_past_end_all<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    if store.directory().is_none() {
+        return;
+    }
+    for round in 0..ROUNDS {
+        let owner = Owner {
+            scope: Scope::new(unique("scope")),
+            ..case.owner("a")
+        };
+        let whose = match round % 2 {
+            0 => Whose::Owner(owner.clone()),
+            _ => Whose::Scope(owner.scope.clone()),
+        };
+        let answers = at_once((0..RACERS).map(|racer| {
+            let (store, whose, newcomer) = (store.clone(), whose.clone(), session(&owner));
+            let terms = Terms {
+                begun: LONG / 2,
+                ..terms()
+            };
+            async move {
+                if racer == RACERS / 2 {
+                    let directory = store.directory().expect("it had one before");
+                    let ended = directory.end_all(&whose, EndReason::Revoked).await;
+                    return (newcomer, None, ended.expect("end_all answers"));
+                }
+                let created = store.create(&newcomer, &terms).await;
+                (newcomer, Some(created.expect("create answers")), 0)
+            }
+        }))
+        .await;
+        let ended: u64 = answers.iter().map(|(.., ended)| ended).sum();
+        let mut new = 0;
+        for (session, created, _) in &answers {
+            let live = case.is_live(session).await;
+            assert!(!live, "a birth slipped past the end of all: {created:?}");
+            match created {
+                Some(Created::New { .. }) => new += 1,
+                None | Some(Created::Revoked) => {}
+                other => panic!("a birth before the end of all: {other:?}"),
+            }
+        }
+        assert_eq!(ended, new, "what was new is what was ended");
+    }
+}
+
 /// A birth that began before [`Directory::end_all`] of its owner or scope and is recorded after it answers
 /// [`Created::Revoked`]. One that began later, or that was not meant, is new.
 pub async fn a_birth_that_began_before_end_all_is_revoked<S: SessionStore + Clone>(
@@ -352,3 +403,5 @@ async fn read(directory: &dyn Directory, whose: &Whose, page: usize) -> Vec<List
         );
     }
 }
+
+const ROUNDS: usize = 6;

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::case::{Case, LONG, RACERS, at_once, session, terms};
-use crate::store::{EndReason, SessionStore};
+use crate::{
+    owner::{Owner, Scope},
+    session::Session,
+    store::{EndReason, SessionStore, Whose},
+};
 
 /// Of many deletes of one session at once exactly one hears that it was live, and so does one for each other
 /// reason to end it.
@@ -30,46 +34,62 @@ pub async fn of_many_deletes_one_is_true<S: SessionStore + Clone>(
     }
 }
 
-/// Whatever touches or claims a session while it is deleted: afterwards it is absent.
-pub async fn nothing_revives_a_session_while_it_is_deleted<S: SessionStore + Clone>(
+/// Whatever touches or claims a session while it is ended, by whichever verb: afterwards it is absent.
+pub async fn nothing_revives_a_session_while_it_is_ended<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),
 ) {
     let case = Case::new(store, wait).await;
-    for _ in 0..16 {
-        let session = case.born(&case.nobody(), &terms()).await;
-        let claimant = case.owner("a");
+    for round in 0..ROUNDS {
+        // Each round has its own scope, which one round in three ends as a whole.
+        let [nobody, claimant] = [case.nobody(), case.owner("a")].map(|owner| Owner {
+            scope: Scope::new(format!("{}-{round}", case.scope)),
+            ..owner
+        });
+        let session = case.born(&nobody, &terms()).await;
         let answers = at_once((0..8).map(|racer| {
             let (store, session, claimant) = (store.clone(), session.clone(), claimant.clone());
             async move {
-                let id = session.id();
+                let (id, owner) = (session.id(), session.owner());
                 match racer {
-                    0 => {
-                        return store
-                            .delete(id, EndReason::Deleted)
-                            .await
-                            .expect("delete answers");
-                    }
-                    1 => drop(store.touch_now(id, session.owner(), LONG)),
+                    0 => return end(&store, &session, round).await,
+                    1 => drop(store.touch_now(id, owner, LONG)),
                     // A store that cannot claim says so.
                     2 => drop(store.claim(id, &claimant, LONG).await),
-                    _ => drop(
-                        store
-                            .touch(id, session.owner(), LONG)
-                            .await
-                            .expect("touch answers"),
-                    ),
+                    _ => drop(store.touch(id, owner, LONG).await.expect("touch answers")),
                 }
                 false
             }
         }))
         .await;
-        assert!(answers[0], "the delete finds the session live");
-        assert!(!case.is_live(&session).await, "load after the delete");
+        assert!(answers[0], "the session is live when it is ended");
+        assert!(!case.is_live(&session).await, "load after the end");
         for owner in [session.owner(), &claimant] {
             let touched = case.touch_as(owner, &session, LONG).await;
-            assert!(touched.is_none(), "touch after the delete");
+            assert!(touched.is_none(), "touch after the end");
         }
-        assert!(!case.delete(&session).await, "a second delete");
+        assert!(!case.delete(&session).await, "a second end");
     }
 }
+
+/// Ends a session by one verb or another.
+async fn end<S: SessionStore>(store: &S, session: &Session, round: usize) -> bool {
+    let scope = &session.owner().scope;
+    match (round % 3, store.directory()) {
+        (1, Some(directory)) => directory
+            .end(scope, session.reference(), EndReason::Revoked)
+            .await
+            .expect("end answers"),
+        (2, Some(directory)) => {
+            let everyone = Whose::Scope(scope.clone());
+            let ended = directory.end_all(&everyone, EndReason::Revoked).await;
+            ended.expect("end_all answers") == 1
+        }
+        _ => store
+            .delete(session.id(), EndReason::Deleted)
+            .await
+            .expect("delete answers"),
+    }
+}
+
+const ROUNDS: usize = 18;
