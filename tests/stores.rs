@@ -164,6 +164,7 @@ mod a_wrong_store {
         (CountsNobody, "nobody_is_not_a_principal"),
         (CountsTheExpired, "the_absent_take_no_room"),
         (EvictsTheLastTouched, "the_longest_untouched_is_evicted"),
+        (EvictsTwo, "the_longest_untouched_is_evicted"),
         (EvictsOldBeforeNewborn, "a_newborn_is_evicted_first"),
         (EvictsAnybody, "a_principal_evicts_its_own"),
         (EvictsOneInUse, "one_in_use_is_not_evicted"),

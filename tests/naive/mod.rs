@@ -59,6 +59,7 @@ pub(crate) enum Defect {
     EvictsOldBeforeNewborn,
     EvictsOneInUse,
     EvictsTheLastTouched,
+    EvictsTwo,
     ExistsEvicts,
     ExpiresAnInstantLate,
     ExpiresEarly,
@@ -277,6 +278,15 @@ impl NaiveStore {
         };
         let victim = *victim.ok_or(())?.session.reference();
         self.remove(state, &victim, EndReason::Evicted);
+        let another = state
+            .rows
+            .values()
+            .find(|row| whose.includes(row.session.owner()));
+        if let Some(another) = another.map(|row| *row.session.reference())
+            && self.has(EvictsTwo)
+        {
+            self.remove(state, &another, EndReason::Evicted);
+        }
         Ok(Some(victim))
     }
 
