@@ -10,6 +10,7 @@ use crate::{
     layer::Core,
     live::Visit,
     rejection::{Rejection, RejectionKind},
+    request::SESSION_ID,
     service::Call,
     store::{EndReason, SessionStore},
     works::see_through,
@@ -48,12 +49,14 @@ async fn forward<S: Inner, St: SessionStore>(
 ) -> Result<Response<Body>, S::Failure> {
     let core = call.core;
     let request = Request::from_parts(call.parts, call.body);
-    let response = core.judge_answer(call.inner.send(request).await?, &visit);
+    let mut response = core.judge_answer(call.inner.send(request).await?, &visit);
     let status = response.status();
     if !status.is_success() && status != StatusCode::NOT_FOUND {
         return Ok(response);
     }
     let failed = core.bury(&visit).await;
+    // It is no longer the id of anything.
+    response.headers_mut().remove(&SESSION_ID);
     Ok(failed.unwrap_or_else(|| match status {
         // That the inner service did not know it was one more reason to forget it here.
         StatusCode::NOT_FOUND => core.answer(Rejection::new(RejectionKind::InnerGone)),
