@@ -20,7 +20,7 @@ use crate::{
     owner::Owner,
     peek::{Peek, Seen, is_event_stream, is_plain_json},
     rejection::{Rejection, RejectionKind},
-    request::SESSION_ID,
+    request::{LAST_EVENT_ID, SESSION_ID},
     service::Call,
     session::{ClientInfo, Issuer, Session, SessionRecord},
     store::{Created, EndReason, Found, Limit, Now, SessionStore},
@@ -49,7 +49,10 @@ pub(crate) async fn read_then_bear<S: Inner, St: SessionStore>(
     call.body = peek.into_body();
     match introduction {
         Some(introduction) => bear(call, Some(introduction)).await,
-        None => pass(call).await,
+        None => {
+            call.parts.headers.remove(&LAST_EVENT_ID);
+            pass(call).await
+        }
     }
 }
 
