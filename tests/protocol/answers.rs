@@ -1,0 +1,231 @@
+//! What the client is told, to the byte.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use futures_util::{StreamExt as _, stream};
+use http::Response;
+use mcp_session_layer::{Issuer, MemoryStore, Principal, RejectionKind, Sessions};
+use tokio::time::{Instant, advance};
+use tower::Layer as _;
+
+use super::support::*;
+
+#[tokio::test(start_paused = true)]
+async fn all_404_are_one_answer() {
+    let store = Arc::new(MemoryStore::new());
+    // Answers 404 to one session, so that its client hears of an end that the inner service noticed first.
+    let inner = Inner::new(|call| match call.session.is_some() {
+        true => plain(404, "no such session here"),
+        false => json(200, RESULT),
+    });
+    let layer = over(&store).with_principal(|_| Ok(Some(Principal::new("alice"))));
+    let sessions: Sessions = layer.sessions();
+    let service = layer.layer(inner);
+
+    plant(&store, "expired", owner(Some("alice")), Issuer::Inner).await;
+    advance(Duration::from_secs(900)).await;
+    for (id, name) in [("bobs", "bob"), ("live", "alice"), ("revoked", "alice")] {
+        plant(&store, id, owner(Some(name)), Issuer::Inner).await;
+    }
+    plant(&store, "anonymous", owner(None), Issuer::Inner).await;
+    assert!(sessions.end(&id("revoked").reference()).await.unwrap());
+    let long = "x".repeat(1025);
+
+    let unknown = send(&service, ping("never")).await;
+    unknown.assert_not_found(RejectionKind::Unknown);
+    for (brought, kind) in [
+        ("expired", RejectionKind::Unknown),
+        ("revoked", RejectionKind::Unknown),
+        ("bobs", RejectionKind::Unknown),
+        ("anonymous", RejectionKind::Unknown),
+        ("a b", RejectionKind::Malformed),
+        (&long, RejectionKind::Malformed),
+        ("live", RejectionKind::InnerGone),
+    ] {
+        for method in ["POST", "GET", "DELETE", "PUT"] {
+            // A DELETE would end the session before PUT's turn.
+            if (brought, method) == ("live", "DELETE") {
+                continue;
+            }
+            let answer = send(&service, on(brought, method)).await;
+            assert_eq!(answer.kind(), Some(kind), "{method} {brought}");
+            assert_eq!(answer.wire(), unknown.wire(), "{method} {brought}");
+        }
+    }
+    let answer = send(&service, on("live", "DELETE")).await;
+    assert_eq!(answer.wire(), unknown.wire());
+    assert_eq!(
+        unknown.wire(),
+        format!("404\ncontent-type: application/json\ncache-control: no-store\n\n{NOT_FOUND}")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_session_is_answered_by_its_id_and_nothing_else_is() {
+    let (_, service) = guard(&Inner::silent());
+    let missing = |id: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32600,"message":"Bad Request: Mcp-Session-Id header is required"}}}}"#
+        )
+    };
+    for (body, expected) in [
+        (
+            r#"{"id":"a\u0041","method":"ping"}"#,
+            missing(r#""a\u0041""#),
+        ),
+        (r#"{"id":-1.50,"method":"tools/list"}"#, missing("-1.50")),
+        (r#"{"id":null,"method":"ping"}"#, NO_SESSION.into()),
+        (r#"{"id":null,"method":"initialize"}"#, NO_SESSION.into()),
+        (r#"{"id":[1],"method":"ping"}"#, NO_SESSION.into()),
+        (
+            r#"{"id":1,"error":{"code":1,"message":""}}"#,
+            NO_SESSION.into(),
+        ),
+        (
+            r#"{"id":1,"id":2,"method":"initialize"}"#,
+            NO_SESSION.into(),
+        ),
+        (r#"[{"id":1,"method":"ping"}]"#, NO_SESSION.into()),
+        ("\u{feff}{}", NO_SESSION.into()),
+    ] {
+        let answer = send(&service, ask("POST").body(body.into()).unwrap()).await;
+        answer.assert_refused(RejectionKind::MissingSession, 400, &expected);
+    }
+    let answer = send(&service, ask("GET").body(Body::empty()).unwrap()).await;
+    answer.assert_refused(RejectionKind::MissingSession, 400, NO_SESSION);
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubled_headers_are_told_apart_from_dead_sessions() {
+    let (_, service) = guard(&Inner::silent());
+    let twice = |name| {
+        let builder = ask("POST").header(name, "2025-11-25");
+        builder
+            .header(name, "2025-11-25")
+            .body(PING.into())
+            .unwrap()
+    };
+    send(&service, twice("mcp-session-id"))
+        .await
+        .assert_refused(
+            RejectionKind::DuplicateSessionHeader,
+            400,
+            "More than one Mcp-Session-Id header",
+        );
+    send(&service, twice("mcp-protocol-version"))
+        .await
+        .assert_refused(
+            RejectionKind::DuplicateVersionHeader,
+            400,
+            "More than one MCP-Protocol-Version header",
+        );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_must_be_read_has_64_kib() {
+    let inner = Inner::silent();
+    let (_, service) = guard(&inner);
+    let padded = |len: usize| {
+        let mut body = INITIALIZE.as_bytes().to_vec();
+        body.resize(len, b' ');
+        body
+    };
+    let in_pieces = |body: Vec<u8>| {
+        let pieces: Vec<_> = body.chunks(1000).map(<[u8]>::to_vec).collect();
+        Body::from_stream(stream::iter(pieces).map(Ok::<_, Infallible>))
+    };
+    let largest = padded(64 << 10);
+    let too_large = padded((64 << 10) + 1);
+    for body in [Body::from(largest.clone()), in_pieces(largest.clone())] {
+        let answer = send(&service, ask("POST").body(body).unwrap()).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(inner.calls()[0].body, largest);
+    }
+    for body in [Body::from(too_large.clone()), in_pieces(too_large)] {
+        let answer = send(&service, ask("POST").body(body).unwrap()).await;
+        answer.assert_refused(RejectionKind::BodyTooLarge, 413, "Request body too large");
+        assert!(inner.calls().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_must_be_read_has_ten_seconds() {
+    let inner = Inner::silent();
+    let (_, service) = guard(&inner);
+    let start = Instant::now();
+    let first = stream::iter([Ok::<_, Infallible>(INITIALIZE)]);
+    let body = Body::from_stream(first.chain(stream::pending()));
+    let answer = send(&service, ask("POST").body(body).unwrap()).await;
+    answer.assert_refused(RejectionKind::BodyTimeout, 408, "Request body too slow");
+    assert_eq!(start.elapsed().as_secs(), 10);
+    assert!(inner.calls().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_breaks_off_is_400() {
+    let inner = Inner::silent();
+    let (_, service) = guard(&inner);
+    let body = stream::iter([Ok(INITIALIZE), Err(std::io::Error::other("gone"))]);
+    let request = ask("POST").body(Body::from_stream(body)).unwrap();
+    send(&service, request).await.assert_refused(
+        RejectionKind::BodyUnreadable,
+        400,
+        "Request body could not be read",
+    );
+    assert!(inner.calls().is_empty());
+}
+
+/// With an id, the body decides nothing: the answer is there while the client is still sending.
+#[tokio::test(start_paused = true)]
+async fn a_dead_session_is_404_before_its_body_is_there() {
+    let (_, service) = guard(&Inner::silent());
+    let start = Instant::now();
+    let body = Body::from_stream(stream::pending::<Result<&str, Infallible>>());
+    let request = ask("POST").header("mcp-session-id", "never").body(body);
+    let answer = send(&service, request.unwrap()).await;
+    answer.assert_not_found(RejectionKind::Unknown);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_custom_rendering_decides_all_but_what_must_hold() {
+    let store = Arc::new(MemoryStore::new());
+    let service = over(&store)
+        .with_rejection(|rejection| {
+            Response::builder()
+                .status(410)
+                .header("cache-control", "public")
+                .header("mcp-session-id", "from-the-rendering")
+                .header("x-kind", format!("{:?}", rejection.kind()))
+                .body(Body::from("mine"))
+                .unwrap()
+        })
+        .layer(Inner::silent());
+    let post = |body: &'static str| ask("POST").body(body.into()).unwrap();
+    for (request, kind) in [
+        (ping("never"), RejectionKind::Unknown),
+        (ping("a b"), RejectionKind::Malformed),
+        (on("never", "DELETE"), RejectionKind::Unknown),
+        (post(PING), RejectionKind::MissingSession),
+        (post("["), RejectionKind::MissingSession),
+    ] {
+        let answer = send(&service, request).await;
+        assert_eq!(answer.kind(), Some(kind));
+        assert_eq!(
+            answer.wire(),
+            format!("410\ncache-control: no-store\nx-kind: {kind:?}\n\nmine")
+        );
+    }
+}
+
+/// Rejections are made to be logged.
+#[tokio::test(start_paused = true)]
+async fn a_rejection_does_not_tell_the_id() {
+    let (_, service) = guard(&Inner::silent());
+    for secret in ["secret-a", "secret b"] {
+        let answer = send(&service, ping(secret)).await;
+        let said = format!("{:?}", answer.rejection.unwrap());
+        assert!(!said.contains("secret"), "{said}");
+    }
+}

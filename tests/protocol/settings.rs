@@ -1,0 +1,170 @@
+//! The settings that change the table.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::Request;
+use mcp_session_layer::{Issuer, MemoryStore, RejectionKind};
+use tower::Layer as _;
+
+use super::support::*;
+
+#[tokio::test(start_paused = true)]
+async fn where_sessions_are_optional_requests_without_one_pass() {
+    let inner = Inner::silent();
+    let store = Arc::new(MemoryStore::new());
+    let service = over(&store).with_optional_sessions().layer(inner.clone());
+    plant(&store, "live", owner(None), Issuer::Inner).await;
+
+    // Longer than what would be read, if anything were.
+    let long = "x".repeat(100_000);
+    for (method, body) in [
+        ("POST", INITIALIZE),
+        ("POST", PING),
+        ("POST", "["),
+        ("POST", &long),
+        ("GET", ""),
+        ("DELETE", ""),
+        ("PUT", "x"),
+    ] {
+        let request = ask(method).header("mcp-session-id", "");
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let answer = send(&service, request).await;
+        assert_eq!((answer.status, &*answer.body), (200, RESULT), "{method}");
+        assert!(answer.ids().is_empty(), "the layer issues none");
+        let call = inner.calls().remove(0);
+        assert_eq!(call.body, body);
+        assert!(!call.headers.contains_key("mcp-session-id"));
+        assert!(call.session.is_none());
+    }
+
+    // What names a session is judged as ever.
+    for (id, kind) in [
+        ("never", RejectionKind::Unknown),
+        ("a b", RejectionKind::Malformed),
+    ] {
+        send(&service, ping(id)).await.assert_not_found(kind);
+    }
+    assert!(inner.calls().is_empty());
+    assert_eq!(send(&service, ping("live")).await.status, 200);
+    assert!(inner.calls()[0].session.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_sessions_are_optional_only_the_inner_service_issues_ids() {
+    let inner = Inner::issuing(&["theirs"]);
+    let store = Arc::new(MemoryStore::new());
+    let service = over(&store).with_optional_sessions().layer(inner.clone());
+    let answer = send(&service, ask("GET").body(Body::empty()).unwrap()).await;
+    assert!(answer.ids().is_empty(), "a GET opens no session");
+    assert_eq!(inner.told().await, ["theirs"]);
+
+    let answer = send(&service, initialize()).await;
+    assert_eq!(answer.id(), "theirs");
+    assert!(is_live(&store, "theirs").await);
+    assert_eq!(send(&service, ping("theirs")).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_legacy_only_service_hears_of_no_other_revision() {
+    let inner = Inner::silent();
+    let store = Arc::new(MemoryStore::new());
+    let service = over(&store)
+        .with_legacy_only(["2025-06-18", "2025-11-25"])
+        .layer(inner.clone());
+    plant(&store, "live", owner(None), Issuer::Inner).await;
+
+    let of = |method: &str, version: &str, body: &'static str| -> Request<Body> {
+        let builder = ask(method).header("mcp-protocol-version", version);
+        builder
+            .header("mcp-session-id", "live")
+            .body(body.into())
+            .unwrap()
+    };
+    let kind = RejectionKind::UnsupportedProtocolVersion;
+    for version in ["2026-07-28", "2027-01-01", "v999.0.0", ""] {
+        let answer = send(&service, of("POST", version, PING)).await;
+        let error = format!(
+            r#"{{"jsonrpc":"2.0","id":7,"error":{{"code":-32022,"data":{{"requested":"{version}","supported":["2025-06-18","2025-11-25"]}},"message":"Unsupported protocol version"}}}}"#
+        );
+        let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(
+            body,
+            serde_json::from_str::<serde_json::Value>(&error).unwrap()
+        );
+        answer.assert_refused(kind, 400, &answer.body);
+
+        let text = "Unsupported protocol version, supported: 2025-06-18, 2025-11-25";
+        for (method, body) in [
+            ("POST", "["),
+            (
+                "POST",
+                r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+            ),
+            ("POST", r#"{"jsonrpc":"2.0","id":7,"result":{}}"#),
+            ("GET", ""),
+            ("DELETE", ""),
+        ] {
+            let answer = send(&service, of(method, version, body)).await;
+            answer.assert_refused(kind, 400, text);
+        }
+        assert!(inner.calls().is_empty());
+    }
+
+    assert_eq!(
+        send(&service, of("POST", "2025-11-25", PING)).await.status,
+        200
+    );
+    let preflight = of("OPTIONS", "2026-07-28", "");
+    assert_eq!(send(&service, preflight).await.status, 200);
+    assert_eq!(inner.calls().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inner_404_is_the_sessions_unless_it_answers_the_request() {
+    let answering =
+        r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32601,"message":"no such method"}}"#;
+    let anonymous = r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"gone"}}"#;
+    let null = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"gone"}}"#;
+    for ends in [false, true] {
+        for (content, body, is_about_request) in [
+            ("json", answering, true),
+            ("json", anonymous, false),
+            ("json", null, false),
+            ("json", "", false),
+            ("plain", answering, false),
+            ("plain", "Not Found", false),
+        ] {
+            let inner = Inner::new(move |_| match content {
+                "json" => json(404, body),
+                _ => plain(404, body),
+            });
+            let store = Arc::new(MemoryStore::new());
+            let mut layer = over(&store);
+            if ends {
+                layer = layer.with_inner_not_found_ending_sessions();
+            }
+            let service = layer.layer(inner.clone());
+            plant(&store, "live", owner(None), Issuer::Inner).await;
+            for method in ["POST", "GET"] {
+                let answer = send(&service, on("live", method)).await;
+                if is_about_request {
+                    assert_eq!((answer.status, &*answer.body), (404, answering));
+                    assert_eq!(answer.kind(), None);
+                    assert_eq!(answer.header("content-type"), Some("application/json"));
+                } else if !ends || method == "POST" {
+                    answer.assert_not_found(RejectionKind::InnerGone);
+                } else {
+                    answer.assert_not_found(RejectionKind::Unknown);
+                }
+            }
+            let expected = is_about_request || !ends;
+            assert_eq!(
+                is_live(&store, "live").await,
+                expected,
+                "{content} {body:?}"
+            );
+            assert!(inner.told().await.is_empty(), "it knows already");
+        }
+    }
+}
