@@ -1,0 +1,389 @@
+//! The layer in an axum router: whatever the shape, a dead id reaches no MCP handler, and other routes are left alone.
+
+use std::{
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{OriginalUri, Request},
+    response::{IntoResponse as _, Response},
+    routing::{any, get},
+};
+use http::StatusCode;
+use http_body_util::BodyExt as _;
+use mcp_session_layer::{
+    Issuer, McpSessionLayer, MemoryStore, Owner, Rejection, Scope, Session, SessionRecord,
+    SessionStore as _,
+    store::{AtLimit, EndReason, Terms},
+};
+use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+type Guard = McpSessionLayer<MemoryStore>;
+
+/// The MCP handler. It says so, and what reached it.
+async fn mcp(request: Request) -> Response {
+    let ids: Vec<_> = request.headers().get_all("mcp-session-id").iter().collect();
+    format!("mcp {ids:?}").into_response()
+}
+
+/// What else there is in an application. It answers with the session header that it was sent, and with one of its own.
+async fn other(request: Request) -> Response {
+    let mut response = "other".into_response();
+    for id in request.headers().get_all("mcp-session-id") {
+        response.headers_mut().append("mcp-session-id", id.clone());
+    }
+    let own = "not a session".parse().unwrap();
+    response.headers_mut().append("mcp-session-id", own);
+    response
+}
+
+/// A service that finds its way itself, as tolerantly as any: it decodes, merges slashes, resolves dots.
+async fn tolerant(request: Request) -> Response {
+    let path = request
+        .extensions()
+        .get::<OriginalUri>()
+        .map_or(request.uri(), |uri| &uri.0)
+        .path()
+        .to_owned();
+    let path = percent_decode_str(&path).decode_utf8_lossy().into_owned();
+    let mut segments = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            _ => segments.push(segment),
+        }
+    }
+    match segments.first() {
+        Some(&"mcp") => mcp(request).await,
+        _ => other(request).await,
+    }
+}
+
+fn others() -> Router {
+    let router = Router::new().route("/health", get(other));
+    router.route("/mcpx", any(other)).route("/MCP", any(other))
+}
+
+/// Each shape of router, with the layer over the whole app and a list of paths, or around the service.
+fn shapes(guard: &Guard) -> Vec<(&'static str, Router)> {
+    let listed = guard.clone().with_paths(["/mcp"]);
+    let below = || {
+        Router::new()
+            .route("/", any(mcp))
+            .route("/{*rest}", any(mcp))
+    };
+    let service = || any(mcp);
+    vec![
+        (
+            "route, app",
+            others()
+                .route("/mcp", any(mcp))
+                .route("/mcp/", any(mcp))
+                .route("/mcp/{*rest}", any(mcp))
+                .layer(listed.clone()),
+        ),
+        (
+            "route, service",
+            others()
+                .route_service("/mcp", guard.layer(service()))
+                .route_service("/mcp/{*rest}", guard.layer(service())),
+        ),
+        (
+            "nest, app",
+            others().nest("/mcp", below()).layer(listed.clone()),
+        ),
+        (
+            "nest, service",
+            others().nest_service("/mcp", guard.layer(below())),
+        ),
+        (
+            "nest_service, app",
+            others()
+                .nest_service("/mcp", service())
+                .layer(listed.clone()),
+        ),
+        (
+            "nest_service, service",
+            others().nest_service("/mcp", guard.layer(service())),
+        ),
+        (
+            "layer inside nest, paths",
+            others().nest("/mcp", below().layer(listed.clone())),
+        ),
+        (
+            "layer inside nest",
+            others().nest("/mcp", below().layer(guard.clone())),
+        ),
+        (
+            "fallback_service, app",
+            others()
+                .fallback_service(any(tolerant))
+                .layer(listed.clone()),
+        ),
+        (
+            "fallback_service, service with paths",
+            others().fallback_service(listed.layer(any(tolerant))),
+        ),
+        (
+            "fallback_service, service",
+            others().fallback_service(guard.layer(any(tolerant))),
+        ),
+    ]
+}
+
+struct Answer {
+    response: Response<()>,
+    body: String,
+}
+
+impl Answer {
+    fn is_refused(&self) -> bool {
+        self.response.extensions().get::<Rejection>().is_some()
+    }
+
+    fn ids(&self) -> Vec<&[u8]> {
+        let ids = self.response.headers().get_all("mcp-session-id").iter();
+        ids.map(|id| id.as_bytes()).collect()
+    }
+}
+
+async fn send(app: &Router, method: &str, path: &str, id: Option<&str>) -> Answer {
+    let mut builder = Request::builder().method(method).uri(path);
+    if let Some(id) = id {
+        builder = builder.header("mcp-session-id", id);
+    }
+    let response = app.clone().oneshot(builder.body(Body::empty()).unwrap());
+    let (parts, body) = response.await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer {
+        response: Response::from_parts(parts, ()),
+        body: String::from_utf8(body.to_vec()).unwrap(),
+    }
+}
+
+/// Puts a session into the store without a birth.
+async fn plant(store: &MemoryStore, id: &str) -> Session {
+    let owner = Owner {
+        scope: Scope::default(),
+        principal: None,
+    };
+    let record = SessionRecord::new(owner, Issuer::Inner);
+    let session = Session::new(id.parse().unwrap(), record);
+    let terms = Terms {
+        idle: Duration::from_secs(3600),
+        newborn: Duration::from_secs(300),
+        life: None,
+        total: None,
+        per_principal: None,
+        at_limit: AtLimit::Refuse,
+        begun: Duration::ZERO,
+    };
+    store.create(&session, &terms).await.unwrap();
+    session
+}
+
+const SPELLINGS: [&str; 12] = [
+    "/mcp",
+    "/mcp/",
+    "/mcp/x",
+    "//mcp",
+    "/mcp/../mcp",
+    "/mcp/./",
+    "/x/../mcp",
+    "/%6Dcp",
+    "/%6dcp/x",
+    "/mcp%2Fx",
+    "/mcp?x=1",
+    "/mcp/?mcp",
+];
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_id_reaches_no_mcp_handler_in_any_shape() {
+    let guard = McpSessionLayer::new(MemoryStore::new());
+    for (shape, app) in shapes(&guard) {
+        for spelling in SPELLINGS {
+            for method in ["POST", "GET", "DELETE", "PUT", "BREW"] {
+                for id in [Some("dead"), Some("a b"), None] {
+                    let answer = send(&app, method, spelling, id).await;
+                    let said = &answer.body;
+                    assert!(
+                        !said.contains("mcp ["),
+                        "{shape}: {method} {spelling}: {said}"
+                    );
+                    assert!(
+                        answer.ids().is_empty() || said == "other",
+                        "{shape}: {spelling}"
+                    );
+                }
+            }
+        }
+        for spelling in ["/mcp", "/mcp/x"] {
+            let answer = send(&app, "GET", spelling, Some("dead")).await;
+            assert!(answer.is_refused(), "{shape}: {spelling}");
+            assert_eq!(answer.response.status(), StatusCode::NOT_FOUND);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_id_reaches_the_mcp_handler_in_every_shape() {
+    let store = MemoryStore::new();
+    plant(&store, "live").await;
+    for (shape, app) in shapes(&McpSessionLayer::new(store)) {
+        for spelling in ["/mcp", "/mcp/x"] {
+            for method in ["GET", "PUT"] {
+                let answer = send(&app, method, spelling, Some("live")).await;
+                assert_eq!(answer.body, r#"mcp [Sensitive]"#, "{shape}: {spelling}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_routes_are_left_alone() {
+    let guard = McpSessionLayer::new(MemoryStore::new());
+    for (shape, app) in shapes(&guard) {
+        for path in ["/health", "/mcpx", "/MCP"] {
+            let answer = send(&app, "GET", path, Some("dead")).await;
+            assert_eq!(answer.body, "other", "{shape}: {path}");
+            assert_eq!(
+                answer.ids(),
+                [&b"dead"[..], b"not a session"],
+                "{shape}: {path}"
+            );
+            assert_eq!(answer.response.headers().len(), 4, "nothing is added");
+            let answer = send(&app, "GET", path, None).await;
+            assert_eq!(answer.ids(), [b"not a session"], "{shape}: {path}");
+        }
+    }
+}
+
+/// The log of the current thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn handlers_take_the_session_as_an_argument() {
+    async fn must(session: Session) -> String {
+        session.reference().to_string()
+    }
+    async fn may(session: Option<Session>) -> String {
+        session.map_or("none".into(), |session| session.reference().to_string())
+    }
+    let store = MemoryStore::new();
+    let session = plant(&store, "live").await;
+    let bare = Router::new()
+        .route("/mcp/must", any(must))
+        .route("/mcp/may", any(may));
+    let app = bare.clone().layer(McpSessionLayer::new(store));
+    for path in ["/mcp/must", "/mcp/may"] {
+        let answer = send(&app, "POST", path, Some("live")).await;
+        assert_eq!(answer.body, session.reference().to_string());
+    }
+    // A preflight has no session.
+    assert_eq!(
+        send(&app, "OPTIONS", "/mcp/may", Some("live")).await.body,
+        "none"
+    );
+
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    assert_eq!(
+        send(&bare, "POST", "/mcp/may", Some("live")).await.body,
+        "none"
+    );
+    assert!(log.0.lock().is_empty());
+    let answer = send(&bare, "POST", "/mcp/must", Some("live")).await;
+    assert_eq!(answer.response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(
+        answer.body, "",
+        "the application's mistakes are not the client's to read"
+    );
+    let log = String::from_utf8(log.0.lock().clone()).unwrap();
+    assert!(
+        log.contains("ERROR") && log.contains("`McpSessionLayer` is not around this route"),
+        "{log}"
+    );
+    assert!(!log.contains("live"), "{log}");
+}
+
+/// A value that says when it is gone.
+struct Probe(Arc<AtomicBool>);
+
+#[derive(Default)]
+struct Kept(Mutex<Option<Probe>>);
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn local_values_live_and_die_with_their_session() {
+    for end in ["DELETE", "handle", "idle", "store"] {
+        let store = MemoryStore::new();
+        let session = plant(&store, "live").await;
+        let layer = McpSessionLayer::new(store.clone());
+        let sessions = layer.sessions();
+        let dropped = Arc::new(AtomicBool::new(false));
+        let probe = Arc::clone(&dropped);
+        let app = Router::new().route_service(
+            "/mcp",
+            layer.layer(service_fn(move |request: Request| {
+                let session = request.extensions().get::<Session>().unwrap().clone();
+                let kept = session.local::<Kept>();
+                let is_new = kept.0.lock().is_none();
+                if is_new && request.method() == "POST" {
+                    *kept.0.lock() = Some(Probe(Arc::clone(&probe)));
+                }
+                async move { Ok::<_, std::convert::Infallible>(is_new.to_string().into_response()) }
+            })),
+        );
+        for expected in ["true", "false", "false"] {
+            let answer = send(&app, "POST", "/mcp", Some("live")).await;
+            assert_eq!(answer.body, expected);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        assert!(!dropped.load(SeqCst));
+        match end {
+            "DELETE" => drop(send(&app, "DELETE", "/mcp", Some("live")).await),
+            "handle" => assert!(sessions.end(session.reference()).await.unwrap()),
+            "idle" => tokio::time::sleep(Duration::from_secs(3600)).await,
+            _ => assert!(
+                store
+                    .delete(session.id(), EndReason::Revoked)
+                    .await
+                    .unwrap()
+            ),
+        }
+        // Without a word from the store's feed it would be the next look that finds out.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(dropped.load(SeqCst), "{end}");
+    }
+}
