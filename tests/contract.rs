@@ -159,7 +159,9 @@ async fn only_a_service_that_said_it_was_ready_is_called() {
         request(Method::DELETE, Some(&id), ""),
     ] {
         let what = format!("{} {:?}", request.method(), request.headers().len());
-        let ready = ServiceExt::<Request<Body>>::ready(&mut service).await.unwrap();
+        let ready = ServiceExt::<Request<Body>>::ready(&mut service)
+            .await
+            .unwrap();
         let answer = ready.call(request).await.unwrap();
         assert_ne!(answer.status(), StatusCode::IM_A_TEAPOT, "{what}");
     }
