@@ -143,6 +143,9 @@ impl<St: SessionStore> McpSessionLayer<St> {
     /// Refuses every protocol revision but those with sessions, for an inner service that does not look at
     /// `MCP-Protocol-Version` itself. `supported` is what the refusal names. Default: what this layer does not know is
     /// the inner service's to judge.
+    ///
+    /// The refusal of a JSON-RPC request is an `UnsupportedProtocolVersionError` (2026-07-28, versioning). Clients that
+    /// speak both eras then fall back to `initialize`, if they are willing to speak one of `supported`.
     #[must_use]
     pub fn with_legacy_only(self, supported: impl IntoIterator<Item: Into<String>>) -> Self {
         self.with(|settings| {
