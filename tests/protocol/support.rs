@@ -39,8 +39,10 @@ pub(crate) const NO_SESSION: &str = "Mcp-Session-Id header is required";
 pub(crate) struct Inner {
     calls: Arc<Mutex<Vec<Call>>>,
     tells: Arc<Mutex<Vec<Call>>>,
-    answer: Arc<dyn Fn(&Call) -> BoxFuture<'static, Response<Body>> + Send + Sync>,
+    answer: Arc<AnswerTo>,
 }
+
+type AnswerTo = dyn Fn(&Call) -> BoxFuture<'static, Response<Body>> + Send + Sync;
 
 /// A request that reached the inner service.
 #[derive(Debug, Clone)]
