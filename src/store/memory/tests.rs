@@ -215,6 +215,17 @@ async fn what_was_once_seen_over_is_over_for_a_thread_with_an_earlier_clock_too(
     assert_eq!(slot.touch(before, HOUR), None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_stands_before_the_stores_birth_is_a_clock_too() {
+    // Made on a thread that does not share the paused clock.
+    let store = thread::spawn(MemoryStore::new).join().unwrap();
+    let mine = born(&store, &terms());
+    advance(5 * MINUTE - TICK).await;
+    assert!(is_live(&store, &mine));
+    advance(TICK).await;
+    assert!(!is_live(&store, &mine));
+}
+
 #[test]
 fn limits_are_exact_however_many_come_at_once() {
     let mine = owner("me");
@@ -574,6 +585,7 @@ fn the_directory_lists_each_session_once_in_order() {
             page.iter()
                 .all(|one| one.record.initialize_params.is_none())
         );
+        assert!(page.len() <= 10);
         if page.is_empty() {
             break;
         }
@@ -622,8 +634,12 @@ async fn a_birth_that_began_before_its_owners_sessions_were_ended_is_refused() {
     assert_eq!(create(&store, &of("me"), &before), Created::Revoked);
     assert_eq!(create(&store, &of("you"), &before), new(None));
     assert_eq!(create(&store, &of("me"), &begun(10 * MINUTE)), new(None));
+    let just_then = begun(10 * MINUTE);
     // However many are ended after it.
-    for _ in 0..5_000 {
+    for nth in 0..5_000 {
+        if nth == 10 {
+            assert_eq!(create(&store, &of("me"), &just_then), new(None));
+        }
         let other = Whose::Owner(owner("other"));
         store.end_all(&other, EndReason::Revoked).await.unwrap();
     }
