@@ -2,10 +2,17 @@
 
 #![cfg(feature = "conformance")]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use mcp_session_layer::{BoxSessionStore, MemoryStore, SessionStore, conformance};
+use futures_util::FutureExt as _;
+use mcp_session_layer::{
+    BoxSessionStore, Issuer, MemoryStore, Owner, Principal, Scope, Session, SessionId,
+    SessionRecord, SessionStore, conformance,
+    store::{AtLimit, Created, Now, Terms},
+};
 use tokio::time::{advance, sleep};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 async fn keeps_everything(store: &(impl SessionStore + Clone)) {
     conformance::all(store, sleep).await;
@@ -37,4 +44,30 @@ async fn keeps_it_when_the_clock_is_advanced_by_hand() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn keeps_it_on_threads_and_a_real_clock() {
     keeps_everything(&MemoryStore::new()).await;
+}
+
+#[test]
+fn a_touch_allocates_nothing() {
+    let owner = Owner {
+        scope: Scope::default(),
+        principal: Some(Principal::new("me")),
+    };
+    let session = Session::new(SessionId::issue(), SessionRecord::new(owner, Issuer::Layer));
+    let terms = Terms {
+        idle: HOUR,
+        newborn: HOUR,
+        life: None,
+        total: None,
+        per_principal: None,
+        at_limit: AtLimit::Refuse,
+        begun: Duration::ZERO,
+    };
+    let store = MemoryStore::new();
+    let created = store.create(&session, &terms).now_or_never();
+    assert!(matches!(created, Some(Ok(Created::New { .. }))));
+    let touch = allocation_counter::measure(|| {
+        let now = store.touch_now(session.id(), session.owner(), HOUR);
+        assert!(matches!(now, Now::Live(_)));
+    });
+    assert_eq!(touch.count_total, 0);
 }

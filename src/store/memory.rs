@@ -15,10 +15,11 @@ use tokio::time::Instant;
 
 use self::{
     ends::Ends,
+    evict::{Among, Place},
     owners::Owners,
     revoked::Revocations,
     shard::{Shard, Slot, Table},
-    tally::{Tallies, Tally},
+    tally::{NoRoom, Tallies, Tally},
 };
 use super::{
     AtLimit, Created, Directory, EndReason, Feed, Found, Limit, Now, SessionStore, StoreError,
@@ -192,25 +193,33 @@ impl Inner {
         let hash = self.hasher.hash_one(session.id());
         let tally = self.tallies.of(&session.owner().scope);
         let mut evicted = None;
-        loop {
-            let limit = match self.insert(session, hash, &tally, terms, now) {
+        let mut place = Place::default();
+        let created = loop {
+            let limit = match self.insert(session, hash, &tally, place, terms, now) {
                 Created::Full(limit) => limit,
                 Created::New { left, .. } => return Created::New { left, evicted },
-                refused => return refused,
+                refused => break refused,
             };
             let AtLimit::Evict { untouched } = terms.at_limit else {
-                return Created::Full(limit);
+                break Created::Full(limit);
             };
             let among = match limit {
-                Limit::Total => evict::Among::Scope(&tally),
-                Limit::PerPrincipal => evict::Among::Owner(session.owner()),
+                Limit::Total => Among::Scope(&tally),
+                Limit::PerPrincipal => Among::Owner(session.owner()),
             };
             let Some(victim) = self.victim(among, hash, now, untouched) else {
-                return Created::Full(limit);
+                break Created::Full(limit);
             };
-            // Another thread may be faster, to the victim or to its place. Then there is another try.
-            evicted = self.evict(victim, among, now, untouched).or(evicted);
-        }
+            // Another thread may be faster. Then there is another try.
+            let gone = self.evict(victim, among, hash, terms, now, untouched);
+            if let Some((reference, its_place)) = gone {
+                self.give_back(place, &tally, session.owner(), hash);
+                place = its_place;
+                evicted = Some(reference);
+            }
+        };
+        self.give_back(place, &tally, session.owner(), hash);
+        created
     }
 
     /// One attempt at a birth, within the locks that make it one step: of the shard, so that the id stays free; of
@@ -220,6 +229,7 @@ impl Inner {
         session: &Session,
         hash: u64,
         tally: &Arc<Tally>,
+        place: Place,
         terms: &Terms,
         now: Tick,
     ) -> Created {
@@ -238,14 +248,21 @@ impl Inner {
             return Created::Revoked;
         }
         if let (Some(owned), Some(limit)) = (&owned, terms.per_principal)
+            && !place.of_principal
             && owned.count() >= limit.get()
         {
             return Created::Full(Limit::PerPrincipal);
         }
-        let Ok(count) = tally.enter(terms.total) else {
-            return Created::Full(Limit::Total);
+        let count = match place.in_scope {
+            true => tally.sessions(),
+            false => match tally.enter(terms.total) {
+                Ok(count) => count,
+                Err(NoRoom) => return Created::Full(Limit::Total),
+            },
         };
-        if let Some(owned) = &mut owned {
+        if let Some(owned) = &mut owned
+            && !place.of_principal
+        {
             owned.enter(hash);
         }
         let slot = Slot::new(session.clone(), hash, Arc::clone(tally), now, terms);
@@ -255,7 +272,7 @@ impl Inner {
         }
         table.insert(slot);
         Created::New {
-            left: terms.total.map(|total| total.get() - count),
+            left: terms.total.map(|total| total.get().saturating_sub(count)),
             evicted: None,
         }
     }
@@ -381,7 +398,7 @@ fn ticks(duration: Duration) -> Tick {
 
 /// Which of so many shards (a power of two) a hash belongs to. hashbrown takes the bucket from the low bits and the
 /// tag from the top seven: this takes bits between them.
-fn shard_of(hash: u64, shards: usize) -> usize {
+pub(super) fn shard_of(hash: u64, shards: usize) -> usize {
     (hash >> 48) as usize & (shards - 1)
 }
 

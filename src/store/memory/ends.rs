@@ -17,19 +17,19 @@ use crate::{
 };
 
 /// Where ends are announced.
-pub(in crate::store) struct Ends(Sender<FeedEvent>);
+pub(super) struct Ends(Sender<FeedEvent>);
 
 impl Ends {
-    pub(in crate::store) fn announce(&self, reference: SessionRef, reason: EndReason) {
+    pub(super) fn announce(&self, reference: SessionRef, reason: EndReason) {
         self.send(FeedEvent::Ended { reference, reason });
     }
 
-    pub(in crate::store) fn send(&self, event: FeedEvent) {
+    pub(super) fn send(&self, event: FeedEvent) {
         // An error says that nobody listens.
         let _ = self.0.send(event);
     }
 
-    pub(in crate::store) fn subscribe(&self) -> Feed {
+    pub(super) fn subscribe(&self) -> Feed {
         Box::pin(Subscription(next(self.0.subscribe())))
     }
 }

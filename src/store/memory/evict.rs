@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Inner, Slot, Tally, Tick};
-use crate::{id::SessionRef, owner::Owner, store::EndReason};
+use crate::{
+    id::SessionRef,
+    owner::Owner,
+    store::{EndReason, Terms},
+};
 
 /// Among whose sessions one has to go: those that the limit counts.
 #[derive(Clone, Copy)]
@@ -67,18 +71,60 @@ impl Inner {
         best.map(|(_, hash)| hash)
     }
 
-    /// Ends the victim, unless it was used, or ended, since it was chosen.
+    /// Ends the victim, unless it was used, or ended, since it was chosen. Its place is the newcomer's from the same
+    /// moment, so that nobody else takes it and a second one has to go.
     pub(super) fn evict(
         &self,
         victim: u64,
         among: Among<'_>,
+        newcomer: u64,
+        terms: &Terms,
         now: Tick,
         untouched: Duration,
-    ) -> Option<SessionRef> {
-        self.end(victim, now, EndReason::Evicted, |slot| {
+    ) -> Option<(SessionRef, Place)> {
+        // Declared before the lock's guard and therefore dropped after it.
+        let slot;
+        let mut table = self.shard(victim).write();
+        slot = table.take(victim, |slot| {
             among.includes(slot) && slot.dispensable(now, untouched).is_some()
-        })
+        })?;
+        let mut place = Place {
+            in_scope: slot.tally.hand_over(terms.total),
+            of_principal: false,
+        };
+        if let Some(mut owned) = self.owners.lock(slot.session.owner()) {
+            owned.leave(victim);
+            if let (Among::Owner(_), Some(limit)) = (among, terms.per_principal)
+                && owned.count() < limit.get()
+            {
+                owned.enter(newcomer);
+                place.of_principal = true;
+            }
+        }
+        drop(table);
+        let reference = *slot.session.reference();
+        self.ends.announce(reference, EndReason::Evicted);
+        Some((reference, place))
     }
+
+    /// Gives back the place of a newcomer that was not born.
+    pub(super) fn give_back(&self, place: Place, tally: &Tally, owner: &Owner, newcomer: u64) {
+        if place.in_scope {
+            tally.leave();
+        }
+        if place.of_principal
+            && let Some(mut owned) = self.owners.lock(owner)
+        {
+            owned.leave(newcomer);
+        }
+    }
+}
+
+/// Where a newcomer is counted already, in place of the one that was ended for it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Place {
+    pub(super) in_scope: bool,
+    pub(super) of_principal: bool,
 }
 
 /// Of so many sessions all are seen.

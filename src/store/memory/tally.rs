@@ -81,6 +81,17 @@ impl Tally {
     pub(super) fn leave(&self) {
         self.sessions.fetch_sub(1, Relaxed);
     }
+
+    /// Leaves the place of a session that is gone to another, and says whether there is such a place: not without a limit,
+    /// nor if the limit is lower than it was, and exceeded.
+    pub(super) fn hand_over(&self, limit: Option<NonZeroU64>) -> bool {
+        let limit = limit.map_or(0, NonZeroU64::get);
+        self.sessions
+            .fetch_update(Relaxed, Relaxed, |sessions| {
+                (sessions > limit).then(|| sessions - 1)
+            })
+            .is_err()
+    }
 }
 
 /// The limit is reached.

@@ -254,28 +254,110 @@ fn limits_are_exact_however_many_come_at_once() {
 }
 
 #[test]
-fn a_full_scope_stays_full_and_not_fuller_while_sessions_make_room_for_others() {
-    let store = MemoryStore::new();
-    let terms = Terms {
-        at_limit: AtLimit::Evict {
-            untouched: Duration::ZERO,
-        },
+fn when_many_come_at_once_each_has_exactly_one_ended_for_it() {
+    let at_limit = AtLimit::Evict {
+        untouched: Duration::ZERO,
+    };
+    let total = Terms {
+        at_limit,
         ..at_most(100)
     };
-    let barrier = Barrier::new(8);
-    thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                barrier.wait();
-                for _ in 0..100 {
-                    let mine = born(&store, &terms);
-                    assert!(count(&store, &everybody()) <= 100);
-                    drop(mine);
-                }
-            });
+    let both = Terms {
+        per_principal: NonZeroU64::new(100),
+        ..total.clone()
+    };
+    let per_principal = Terms {
+        total: None,
+        ..both.clone()
+    };
+    let cases = [
+        (total, owner(None)),
+        (both, owner("me")),
+        (per_principal, owner("me")),
+    ];
+    for (terms, owner) in cases {
+        let store = MemoryStore::new();
+        for _ in 0..100 {
+            create(&store, &session_of(&owner), &terms);
         }
-    });
-    assert_eq!(count(&store, &everybody()), 100);
+        let barrier = Barrier::new(8);
+        let together = || {
+            barrier.wait();
+            let mut evicted = Vec::new();
+            for _ in 0..100 {
+                match create(&store, &session_of(&owner), &terms) {
+                    Created::New {
+                        evicted: Some(one), ..
+                    } => evicted.push(one),
+                    other => panic!("{other:?}"),
+                }
+                assert!(count(&store, &everybody()) <= 100);
+            }
+            evicted
+        };
+        let evicted: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(together)).collect();
+            threads
+                .into_iter()
+                .flat_map(|t| t.join().unwrap())
+                .collect()
+        });
+        let distinct: HashSet<_> = evicted.iter().collect();
+        assert_eq!(distinct.len(), 800);
+        assert_eq!(count(&store, &everybody()), 100);
+        assert_eq!(store.slots().0, 100);
+        assert_eq!(count(&store, &Whose::Owner(owner)), 100);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_was_lowered_is_kept_by_the_next_newcomer() {
+    let per_principal = |most| Terms {
+        per_principal: NonZeroU64::new(most),
+        total: None,
+        ..evicting(most)
+    };
+    for terms in [evicting, per_principal] {
+        let store = MemoryStore::new();
+        let me = owner("me");
+        for _ in 0..10 {
+            create(&store, &session_of(&me), &terms(10));
+        }
+        advance(MINUTE).await;
+        let created = create(&store, &session_of(&me), &terms(5));
+        assert!(matches!(created, Created::New { .. }));
+        assert_eq!(count(&store, &everybody()), 5);
+        assert_eq!(count(&store, &Whose::Owner(me)), 5);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_a_newcomer_does_not_take_is_free() {
+    let store = MemoryStore::new();
+    let mine: [_; 2] = [owner("me"), owner("me")].map(|owner| session_of(&owner));
+    let tally = store.0.tallies.of(&Scope::default());
+    let terms = Terms {
+        per_principal: NonZeroU64::new(1),
+        ..evicting(1)
+    };
+    create(&store, &mine[0], &terms);
+    advance(MINUTE).await;
+    let hash = |session: &Session| store.0.hasher.hash_one(session.id());
+    let among = Among::Owner(mine[0].owner());
+    let now = store.0.now();
+    let (_, place) = store
+        .0
+        .evict(hash(&mine[0]), among, hash(&mine[1]), &terms, now, MINUTE)
+        .unwrap();
+    // Held for the newcomer, and for nobody else.
+    let full = create(&store, &session_of(&owner("me")), &terms);
+    assert_eq!(full, Created::Full(Limit::PerPrincipal));
+    let full = create(&store, &session(), &terms);
+    assert_eq!(full, Created::Full(Limit::Total));
+    store
+        .0
+        .give_back(place, &tally, mine[0].owner(), hash(&mine[1]));
+    assert_eq!(create(&store, &mine[0], &terms), new(Some(0)));
 }
 
 #[tokio::test(start_paused = true)]
