@@ -120,7 +120,7 @@ pub use self::{
     rejection::{Rejection, RejectionKind},
     service::McpSessionService,
     session::{ClientInfo, Issuer, Session, SessionRecord},
-    store::{BoxSessionStore, MemoryStore, SessionStore},
+    store::{BoxSessionStore, CachedStore, MemoryStore, SessionStore},
 };
 
 #[cfg(feature = "rmcp")]

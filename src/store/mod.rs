@@ -9,6 +9,7 @@ use crate::{
 };
 
 mod boxed;
+mod cached;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod directory;
@@ -18,6 +19,7 @@ mod memory;
 
 pub use self::{
     boxed::BoxSessionStore,
+    cached::CachedStore,
     directory::{Directory, Listed, Whose},
     error::{StoreError, StoreErrorKind},
     feed::{Feed, FeedEvent},

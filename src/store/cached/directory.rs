@@ -1,0 +1,77 @@
+//! The primary's directory. What is ended through it is forgotten at once, with or without a feed.
+
+use super::{Cache, CachedStore, Forget};
+use crate::{
+    id::SessionRef,
+    owner::Scope,
+    store::{
+        BoxFuture, Directory, EndReason, Listed, SessionStore, StoreError, StoreErrorKind, Whose,
+    },
+};
+
+impl<S: SessionStore> Directory for CachedStore<S> {
+    fn count<'a>(&'a self, whose: &'a Whose) -> BoxFuture<'a, Result<u64, StoreError>> {
+        match self.store.directory() {
+            Some(directory) => directory.count(whose),
+            None => none("count sessions"),
+        }
+    }
+
+    fn list<'a>(
+        &'a self,
+        whose: &'a Whose,
+        after: Option<&'a SessionRef>,
+        at_most: usize,
+    ) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
+        match self.store.directory() {
+            Some(directory) => directory.list(whose, after, at_most),
+            None => none("list sessions"),
+        }
+    }
+
+    fn end<'a>(
+        &'a self,
+        scope: &'a Scope,
+        reference: &'a SessionRef,
+        reason: EndReason,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let Some(directory) = self.store.directory() else {
+            return none("end a session");
+        };
+        Box::pin(async move {
+            self.listen();
+            let _forget = Forget(&self.cache, *reference);
+            directory.end(scope, reference, reason).await
+        })
+    }
+
+    fn end_all<'a>(
+        &'a self,
+        whose: &'a Whose,
+        reason: EndReason,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        let Some(directory) = self.store.directory() else {
+            return none("end sessions");
+        };
+        Box::pin(async move {
+            self.listen();
+            let _forget = ForgetAll(&self.cache, whose);
+            directory.end_all(whose, reason).await
+        })
+    }
+}
+
+/// Forgets these sessions when it is dropped.
+struct ForgetAll<'a>(&'a Cache, &'a Whose);
+
+impl Drop for ForgetAll<'_> {
+    fn drop(&mut self) {
+        let Self(cache, whose) = self;
+        cache.forget_all(|session| whose.includes(session.owner()));
+    }
+}
+
+/// Nobody gets here: without a directory behind it, this one is not handed out.
+fn none<T: Send + 'static>(doing: &'static str) -> BoxFuture<'static, Result<T, StoreError>> {
+    Box::pin(async move { Err(StoreError::new(StoreErrorKind::Unsupported, doing)) })
+}

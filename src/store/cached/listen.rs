@@ -1,0 +1,104 @@
+//! Hearing from the primary's feed what to forget.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use futures_core::Stream;
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, task::AbortHandle};
+
+use super::Cache;
+use crate::store::{Feed, FeedEvent};
+
+/// One task that listens, from the first call inside a runtime until the store is dropped.
+#[derive(Default)]
+pub(super) struct Listener {
+    state: Arc<AtomicU8>,
+    task: Mutex<Option<AbortHandle>>,
+}
+
+impl Listener {
+    /// Starts listening, if nobody does.
+    pub(super) fn start(&self, subscribe: impl FnOnce() -> Option<Feed>, cache: &Cache) {
+        if self.state.load(Relaxed) != SILENT {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let begun = self
+            .state
+            .compare_exchange(SILENT, LISTENING, Relaxed, Relaxed);
+        if begun.is_err() {
+            return;
+        }
+        let Some(mut feed) = subscribe() else {
+            self.state.store(OVER, Relaxed);
+            return;
+        };
+        // What was remembered until now may have ended unheard.
+        cache.forget_all(|_| true);
+        let ears = Ears(Arc::clone(&self.state));
+        let task = runtime.spawn(async move {
+            while poll_fn(|cx| feed.as_mut().poll_next(cx)).await.is_some() {}
+            ears.0.store(OVER, Relaxed);
+        });
+        *self.task.lock() = Some(task.abort_handle());
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get_mut() {
+            task.abort();
+        }
+    }
+}
+
+/// When the task goes with its runtime, the next call in another one starts a new one.
+struct Ears(Arc<AtomicU8>);
+
+impl Drop for Ears {
+    fn drop(&mut self) {
+        let _ = self.0.compare_exchange(LISTENING, SILENT, Relaxed, Relaxed);
+    }
+}
+
+/// A feed that forgets what has ended before it says so.
+pub(super) fn forgetting(feed: Feed, cache: &Arc<Cache>) -> Feed {
+    let cache = Arc::downgrade(cache);
+    Box::pin(Forgetting { feed, cache })
+}
+
+struct Forgetting {
+    feed: Feed,
+    /// Weak, so that a subscriber keeps nothing alive.
+    cache: Weak<Cache>,
+}
+
+impl Stream for Forgetting {
+    type Item = FeedEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<FeedEvent>> {
+        let event = ready!(self.feed.as_mut().poll_next(cx));
+        if let Some(cache) = self.cache.upgrade() {
+            match &event {
+                Some(FeedEvent::Ended { reference, .. }) => cache.forget(reference),
+                Some(FeedEvent::Gap) | None => cache.forget_all(|_| true),
+            }
+        }
+        Poll::Ready(event)
+    }
+}
+
+const SILENT: u8 = 0;
+const LISTENING: u8 = 1;
+/// There is nothing to listen to.
+const OVER: u8 = 2;

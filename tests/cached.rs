@@ -1,0 +1,187 @@
+//! The contract of stores, run against [`CachedStore`], and what only shows on threads.
+
+#![cfg(feature = "conformance")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use mcp_session_layer::{
+    BoxSessionStore, CachedStore, Issuer, MemoryStore, Owner, Scope, Session, SessionId,
+    SessionRecord, SessionStore, conformance,
+    store::{AtLimit, Created, EndReason, Found, Now, StoreError, Terms},
+};
+use tokio::{task::yield_now, time::sleep};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn cached(max_staleness: Duration) -> CachedStore<MemoryStore> {
+    CachedStore::new(MemoryStore::new(), max_staleness)
+}
+
+async fn keeps_everything(store: &(impl SessionStore + Clone)) {
+    conformance::all(store, sleep).await;
+    conformance::limits_hold_at_once(store, sleep).await;
+    conformance::a_long_list_is_read_in_pages(store, sleep, 2_500).await;
+    conformance::a_slow_listener_misses_nothing_without_a_gap(store, sleep, 3_000).await;
+}
+
+/// Under a clock that only the suite moves, an idle time must not be longer by anything, so that nothing may be remembered.
+#[tokio::test(start_paused = true)]
+async fn keeps_the_contract() {
+    keeps_everything(&Arc::new(cached(Duration::ZERO))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn keeps_it_boxed() {
+    keeps_everything(&BoxSessionStore::new(cached(Duration::ZERO))).await;
+}
+
+/// The suite allows a real clock a few milliseconds: so long an answer may be remembered here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn keeps_it_on_threads_and_a_real_clock() {
+    keeps_everything(&Arc::new(cached(Duration::from_millis(4)))).await;
+}
+
+/// Every rule but those about the instant at which an idle time ends, and how long a session in use may look untouched:
+/// these are put off by what the memory is allowed.
+#[tokio::test(start_paused = true)]
+async fn keeps_all_other_rules_with_a_long_memory() {
+    let put_off = [
+        "a_touch_extends",
+        "load_does_not_extend",
+        "expired_is_absent_for_every_verb",
+        "times_are_true",
+        "touch_now_agrees_with_touch",
+        "a_strangers_touch_changes_nothing",
+        "a_claim_extends_as_a_touch_does",
+        "the_absent_take_no_room",
+        "the_longest_untouched_is_evicted",
+        "a_newborn_is_evicted_first",
+        "a_principal_evicts_its_own",
+        "the_expired_are_not_listed",
+        "every_end_is_heard",
+    ];
+    let store = Arc::new(cached(HOUR));
+    for case in conformance::CASES {
+        if !put_off.contains(case) {
+            conformance::one(case, &store, sleep).await;
+        }
+    }
+}
+
+/// A store whose answers take a while, so that others come in between.
+struct Distant(MemoryStore);
+
+impl SessionStore for Distant {
+    async fn create(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
+        self.0.create(session, terms).await
+    }
+
+    async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
+        self.0.load(id).await
+    }
+
+    async fn touch(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        idle: Duration,
+    ) -> Result<Option<Found>, StoreError> {
+        yield_now().await;
+        let found = self.0.touch(id, owner, idle).await;
+        yield_now().await;
+        found
+    }
+
+    async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
+        yield_now().await;
+        let live = self.0.delete(id, reason).await;
+        yield_now().await;
+        live
+    }
+}
+
+fn nobody() -> Owner {
+    Owner {
+        scope: Scope::default(),
+        principal: None,
+    }
+}
+
+fn session() -> Session {
+    Session::new(
+        SessionId::issue(),
+        SessionRecord::new(nobody(), Issuer::Layer),
+    )
+}
+
+fn terms() -> Terms {
+    Terms {
+        idle: HOUR,
+        newborn: HOUR,
+        life: None,
+        total: None,
+        per_principal: None,
+        at_limit: AtLimit::Refuse,
+        begun: Duration::ZERO,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_request_after_a_delete_is_let_in_whatever_was_under_way() {
+    // What is remembered wrongly is remembered long enough to be seen.
+    let store = Arc::new(CachedStore::new(Distant(MemoryStore::new()), HOUR));
+    for _ in 0..300 {
+        let mine = session();
+        store.create(&mine, &terms()).await.unwrap();
+        let deleted = Arc::new(AtomicBool::new(false));
+        let requests: Vec<_> = (0..8)
+            .map(|_| {
+                let (store, mine) = (Arc::clone(&store), mine.clone());
+                let deleted = Arc::clone(&deleted);
+                tokio::spawn(async move {
+                    loop {
+                        let late = deleted.load(SeqCst);
+                        let found = store.touch(mine.id(), mine.owner(), HOUR).await.unwrap();
+                        assert!(!late || found.is_none(), "a request after the delete");
+                        if late {
+                            return;
+                        }
+                        yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        yield_now().await;
+        assert!(store.delete(mine.id(), EndReason::Deleted).await.unwrap());
+        deleted.store(true, SeqCst);
+        for request in requests {
+            request.await.unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_hit_allocates_nothing() {
+    let store = cached(HOUR);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let mine = session();
+    runtime.block_on(async {
+        store.create(&mine, &terms()).await.unwrap();
+        let found = store.touch(mine.id(), mine.owner(), HOUR).await.unwrap();
+        assert!(found.is_some());
+        let hit = allocation_counter::measure(|| {
+            let now = store.touch_now(mine.id(), mine.owner(), HOUR);
+            assert!(matches!(now, Now::Live(_)));
+        });
+        assert_eq!(hit.count_total, 0);
+    });
+}
