@@ -11,7 +11,7 @@ use axum::body::{Body, Bytes};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header::HOST, request::Parts};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::{
@@ -126,7 +126,7 @@ impl Route {
     }
 
     /// Tells the inner service that a session has ended, in the background: a few at a time, none dropped, repeated
-    /// when it failed. An inner service that is gone needs no telling.
+    /// for an hour when it failed. An inner service that is gone needs no telling.
     pub(crate) fn tell(self, id: SessionId, live: &Live) {
         let turns = Arc::clone(&live.tells);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
@@ -134,18 +134,23 @@ impl Route {
             return;
         };
         runtime.spawn(async move {
+            let given_up = Instant::now() + LONGEST;
             let mut pause = FIRST_PAUSE;
-            for _ in 0..TRIES {
+            while Instant::now() < given_up {
                 let turn = turns.acquire().await;
                 let Some(teller) = self.teller.upgrade() else {
                     return;
                 };
                 let told = timeout(PATIENCE, teller.tell(self.request(&id))).await;
                 drop(teller);
+                drop(turn);
                 match told {
                     Ok(Ok(status)) if is_understood(status) => return,
                     Ok(Ok(status)) => {
                         tracing::warn!(session = %id.reference(), %status, "the inner service refused to be told of a session's end");
+                        if !may_change(status) {
+                            return;
+                        }
                     }
                     Ok(Err(error)) => {
                         tracing::warn!(session = %id.reference(), error = &*error as &dyn Error, "the inner service could not be told of a session's end");
@@ -154,9 +159,8 @@ impl Route {
                         tracing::warn!(session = %id.reference(), "the inner service took too long to be told of a session's end");
                     }
                 }
-                drop(turn);
                 sleep(pause).await;
-                pause *= 2;
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
             tracing::error!(session = %id.reference(), "gave up telling the inner service of a session's end");
         });
@@ -169,7 +173,7 @@ fn legacy_version(parts: &Parts) -> Option<&HeaderValue> {
     version.filter(|version| Era::of(Some(version)) == Era::Legacy)
 }
 
-/// Ended now, or unknown already, or the service does not let clients end sessions: another try would change nothing.
+/// Ended now, or unknown already, or the service does not let clients end sessions.
 fn is_understood(status: StatusCode) -> bool {
     status.is_success()
         || matches!(
@@ -178,6 +182,18 @@ fn is_understood(status: StatusCode) -> bool {
         )
 }
 
-const TRIES: u32 = 8;
+/// Whether another try may be answered otherwise.
+fn may_change(status: StatusCode) -> bool {
+    status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+        )
+}
+
 const PATIENCE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// An inner service that fails for longer must forget the session by its own means. Without an end the ends untold
+/// would pile up.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
