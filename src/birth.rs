@@ -108,6 +108,8 @@ pub(crate) async fn bear<S: Inner, St: SessionStore>(
     mut call: Call<S, St>,
     introduction: Option<Introduction>,
 ) -> Result<Response<Body>, S::Failure> {
+    // Before it is asked who the caller is: what is revoked from here on is not this birth's to have.
+    let begun = Instant::now();
     call.parts.headers.remove(&SESSION_ID);
     let core = Arc::clone(&call.core);
     let spare = SessionId::issue();
@@ -127,7 +129,7 @@ pub(crate) async fn bear<S: Inner, St: SessionStore>(
     let done = see_through(async move {
         let _work = work;
         let birth = Birth {
-            begun: Instant::now(),
+            begun,
             route: Route::of(&call.parts, &call.teller),
             core: call.core,
             owner,
@@ -257,6 +259,8 @@ impl<St: SessionStore> Birth<St> {
             self.take_back(session);
             return Err(RejectionKind::Draining);
         }
+        // Before the store has it: an end that is heard from here on is this one's.
+        core.live.forget_namesake(session.reference());
         let created = core.once("create a session", || core.store.create(session, &terms));
         match created.await {
             Ok(Created::New { left, evicted }) => {
@@ -265,6 +269,11 @@ impl<St: SessionStore> Birth<St> {
                 }
                 if let Some(evicted) = evicted {
                     core.end_here(&evicted, EndReason::Evicted);
+                }
+                if core.live.is_revoked(&self.owner, self.begun) {
+                    core.delete_at_last(session.id().clone(), EndReason::Revoked);
+                    self.take_back(session);
+                    return Err(RejectionKind::Revoked);
                 }
                 Ok(())
             }
@@ -301,7 +310,6 @@ impl<St: SessionStore> Birth<St> {
         response
             .headers_mut()
             .insert(&SESSION_ID, session.id().to_header());
-        core.live.born(session);
         let terms = core.settings.terms(Duration::ZERO);
         let newborn = Found {
             session: session.clone(),
@@ -309,12 +317,19 @@ impl<St: SessionStore> Birth<St> {
             idle_left: terms.newborn,
             life_left: terms.life,
         };
-        let visit = match core.enter(&newborn) {
-            Ok(visit) => visit,
-            Err(kind) => return self.refuse(kind),
+        let Some(visit) = core.live.bear(&newborn) else {
+            // Somebody was faster. No 404: to a client that has no session yet that means an old server.
+            self.take_back(session);
+            return self.refuse(RejectionKind::Revoked);
         };
-        visit.note_route(|_| false, || self.route.clone());
+        if visit.note_route(|_| false, || self.route.clone()) {
+            core.tell_inner(visit.live());
+        }
         core.watch(response, visit, StreamKind::Answer)
+            .unwrap_or_else(|kind| match kind {
+                RejectionKind::Draining => self.refuse(kind),
+                _ => self.refuse(RejectionKind::Revoked),
+            })
     }
 
     /// Tells the inner service to end a session that could not be recorded.

@@ -29,7 +29,7 @@ pub(crate) async fn delete<S: Inner, St: SessionStore>(
     };
     let done = see_through(async move {
         let _work = work;
-        if call.core.inner_knows(&visit.session()) {
+        if call.core.inner_knows(visit.session()) {
             return forward(call, visit).await;
         }
         call.core.live.drain.swallow(&call.parts.headers, call.body);
@@ -54,6 +54,8 @@ async fn forward<S: Inner, St: SessionStore>(
     if !status.is_success() && status != StatusCode::NOT_FOUND {
         return Ok(response);
     }
+    // It knows, so nobody need tell it, whoever hears of this end first.
+    visit.live().inner_knows_of_end();
     let failed = core.bury(&visit).await;
     // It is no longer the id of anything.
     response.headers_mut().remove(&SESSION_ID);

@@ -12,12 +12,13 @@ use axum::body::{Body, Bytes};
 use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
+use tokio::sync::futures::OwnedNotified;
 use tower::BoxError;
 
 use crate::{
     inner::{Inner, Route},
     layer::Core,
-    live::Visit,
+    live::{Underway, Visit},
     outward,
     rejection::{Rejection, RejectionKind},
     service::Call,
@@ -30,6 +31,9 @@ pin_project! {
     pub struct ResponseFuture<F, E, St> {
         #[pin]
         state: State<F, E, St>,
+        // Once there was something to wait for.
+        #[pin]
+        cut: Option<OwnedNotified>,
     }
 }
 
@@ -45,7 +49,7 @@ pin_project! {
         /// A refusal.
         Refuse { rejection: Rejection, core: Arc<Core<St>> },
         /// Whatever has to wait for more than the inner service.
-        Slow { future: Slow<E> },
+        Slow { future: Slow<E>, core: Arc<Core<St>>, _underway: Underway },
     }
 }
 
@@ -54,7 +58,7 @@ pub(crate) type Slow<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>>
 
 impl<F, E, St> From<State<F, E, St>> for ResponseFuture<F, E, St> {
     fn from(state: State<F, E, St>) -> Self {
-        Self { state }
+        Self { state, cut: None }
     }
 }
 
@@ -74,9 +78,36 @@ where
     type Output = Result<Response<Body>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
+        let mut this = self.project();
+        let answer = this.state.as_mut().poll(cx);
+        if answer.is_ready() {
+            return answer;
+        }
+        // Shutting down waits only so long for the answers in flight.
+        let Some(core) = this.state.project().may_be_cut() else {
+            return Poll::Pending;
+        };
+        if this.cut.is_none() {
+            this.cut.set(Some(core.live.cut()));
+        }
+        let cut = this.cut.as_pin_mut().expect("was just set");
+        if cut.poll(cx).is_pending() && !core.live.is_cut() {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(core.answer(Rejection::new(RejectionKind::Draining))))
+    }
+}
+
+impl<F, E, St, B> State<F, E, St>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    E: Send + 'static,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    St: SessionStore,
+{
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response<Body>, E>> {
         loop {
-            let slow = match state.as_mut().project() {
+            let slow = match self.as_mut().project() {
                 StateProjection::Untouched { inner } => {
                     return inner.poll(cx).map_ok(|response| response.map(Body::new));
                 }
@@ -96,18 +127,33 @@ where
                     match core.answer_on_session(response, visit, *kind) {
                         Answered::Now(response) => return Poll::Ready(Ok(response)),
                         Answered::InnerGone(response, visit) => {
-                            let core = Arc::clone(core);
-                            let answer = async move { Ok(core.inner_gone(response, visit).await) };
-                            Box::pin(answer) as Slow<E>
+                            let answering = Arc::clone(core);
+                            let answer =
+                                async move { Ok(answering.inner_gone(response, visit).await) };
+                            Self::Slow {
+                                future: Box::pin(answer),
+                                _underway: core.live.underway(),
+                                core: Arc::clone(core),
+                            }
                         }
                     }
                 }
                 StateProjection::Refuse { rejection, core } => {
                     return Poll::Ready(Ok(core.answer(rejection.clone())));
                 }
-                StateProjection::Slow { future } => return future.as_mut().poll(cx),
+                StateProjection::Slow { future, .. } => return future.as_mut().poll(cx),
             };
-            state.set(State::Slow { future: slow });
+            self.set(slow);
+        }
+    }
+}
+
+impl<'a, F, E, St> StateProjection<'a, F, E, St> {
+    /// The core, if the answer is one that a session, or a birth, waits for.
+    fn may_be_cut(self) -> Option<&'a Arc<Core<St>>> {
+        match self {
+            Self::Forward { core, .. } | Self::Slow { core, .. } => Some(core),
+            Self::Untouched { .. } | Self::Pass { .. } | Self::Refuse { .. } => None,
         }
     }
 }
@@ -132,7 +178,8 @@ impl<St: SessionStore> Core<St> {
         if response.status() == StatusCode::NOT_FOUND {
             return Answered::InnerGone(response, visit);
         }
-        Answered::Now(self.watch(response, visit, kind))
+        let watched = self.watch(response, visit, kind);
+        Answered::Now(watched.unwrap_or_else(|kind| self.answer(Rejection::new(kind))))
     }
 
     /// Removes every session id from an answer but the one of the session it was asked on.
@@ -142,30 +189,31 @@ impl<St: SessionStore> Core<St> {
         visit: &Visit,
     ) -> Response<Body> {
         let headers = response.headers_mut();
-        if let (true, Some(route)) = (outward::has_id(headers), visit.route()) {
+        if outward::has_id(headers)
+            && let Some(route) = visit.live().route()
+        {
             outward::judge(headers, Some(visit.session().id()), self, || route);
         }
         response
     }
 
     /// Lets an answer out; if it is a stream, it ends with the session. If that has ended already there is no stream.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no stream.
     pub(crate) fn watch(
         &self,
         response: Response<Body>,
         visit: Visit,
         kind: StreamKind,
-    ) -> Response<Body> {
+    ) -> Result<Response<Body>, RejectionKind> {
         if !crate::peek::is_event_stream(response.headers()) {
-            return response;
-        }
-        if kind == StreamKind::Standing && visit.is_closing() {
-            return self.answer(Rejection::new(RejectionKind::Draining));
+            return Ok(response);
         }
         let (head, body) = response.into_parts();
-        match crate::watch::watch(body, visit, kind) {
-            Some(body) => Response::from_parts(head, body),
-            None => self.answer(Rejection::new(RejectionKind::Ended)),
-        }
+        let body = crate::watch::watch(body, visit, kind)?;
+        Ok(Response::from_parts(head, body))
     }
 }
 

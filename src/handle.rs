@@ -2,16 +2,13 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::Ordering::{Relaxed, SeqCst},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use tokio::{
     sync::broadcast::{self, error::RecvError},
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -20,7 +17,6 @@ use crate::{
     live::{Errand, Live},
     owner::{Owner, Principal, Scope},
     store::{Directory, EndReason, Listed, SessionStore, StoreError, StoreErrorKind, Whose},
-    watch::StreamKind,
 };
 
 /// The sessions of one layer: to count, list and end them from elsewhere, and to shut down. Clones are the same handle, and
@@ -147,10 +143,12 @@ impl Sessions {
         self.0.live().draining.store(true, Relaxed);
     }
 
-    /// Drains, ends GET streams, lets the answers that are under way finish for `grace`, then ends what is left. Sessions
-    /// stay in a store that outlives the process.
+    /// Drains, ends GET streams, lets the answers that are under way finish for `grace`, then ends what is left: streams
+    /// end, and answers that have not begun are 503. Returns when nothing is under way any more. Sessions stay in
+    /// a store that outlives the process. To be called inside a tokio runtime.
     ///
-    /// Without it a server's graceful shutdown waits for as long as a client keeps a GET stream open.
+    /// Without it a server's graceful shutdown waits for as long as a client keeps a GET stream open. Requests of revisions
+    /// without sessions are not this layer's to end.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -165,26 +163,36 @@ impl Sessions {
     pub async fn shut_down(&self, grace: Duration) {
         let live = self.0.live();
         self.drain();
-        live.closing.store(true, SeqCst);
-        live.end_streams(|kind| kind == StreamKind::Standing);
+        live.close();
         let deadline = Instant::now() + grace;
         while live.is_busy() && Instant::now() < deadline {
             sleep(LOOK_EVERY.min(grace)).await;
         }
-        live.cut_off();
+        if Instant::now() >= deadline {
+            return live.cut_off();
+        }
+        // Whatever still comes has the rest of the time.
+        let sessions = self.clone();
+        tokio::spawn(async move {
+            sleep_until(deadline).await;
+            sessions.0.live().cut_off();
+        });
     }
 
     async fn end_whose(&self, whose: &Whose) -> Result<u64, StoreError> {
         let live = self.0.live();
         let before = live.served();
         let directory = self.directory("end sessions")?;
+        live.revoke(whose);
         let ended = directory.end_all(whose, EndReason::Revoked).await?;
+        // Nobody's session may have become somebody's on another node, and then it was not meant.
+        let may_be_others = matches!(whose, Whose::Owner(owner) if owner.principal.is_none());
         for session in before {
-            if whose.includes(session.session().owner()) {
+            if whose.includes(session.session().owner()) && !may_be_others {
                 self.0.end_here(session.reference(), EndReason::Revoked);
             }
         }
-        // Of those that came meanwhile some were ended and some were born after it: ask.
+        // Of those that came meanwhile, too, some were ended and some were not: ask.
         for session in live.served() {
             if whose.includes(session.session().owner()) {
                 let _ = live.agenda.send(Errand::Look(session));

@@ -40,6 +40,7 @@ impl<St: SessionStore> Core<St> {
             core: Arc::downgrade(self),
             errands,
             agenda: BinaryHeap::new(),
+            crowded: CROWDED,
             calls: JoinSet::new(),
             salt: uuid::Uuid::new_v4().as_bytes()[0],
         };
@@ -53,6 +54,8 @@ struct Keeper<St> {
     errands: mpsc::UnboundedReceiver<Errand>,
     feed: Option<Feed>,
     agenda: BinaryHeap<Item>,
+    /// At which length the agenda is cleared of sessions that are gone.
+    crowded: usize,
     calls: JoinSet<Asked>,
     /// So that nodes do not ask for the same session at the same moment.
     salt: u8,
@@ -71,8 +74,8 @@ enum Turn {
     Regular,
     /// One besides, which is a touch.
     Touch,
-    /// One besides, which extends nothing.
-    Load,
+    /// One besides, which extends nothing. If the session is gone, this is why.
+    Load(EndReason),
 }
 
 /// What the store said of a session.
@@ -116,7 +119,7 @@ impl<St: SessionStore> Keeper<St> {
                 live.rested();
                 self.look_now(&live, Turn::Touch);
             }
-            Errand::Look(live) => self.look_now(&live, Turn::Load),
+            Errand::Look(live) => self.look_now(&live, Turn::Load(EndReason::Revoked)),
         }
     }
 
@@ -133,7 +136,7 @@ impl<St: SessionStore> Keeper<St> {
             FeedEvent::Gap => {
                 for live in core.live.served() {
                     if live.is_in_use() {
-                        self.look_now(&live, Turn::Load);
+                        self.look_now(&live, Turn::Load(EndReason::Deleted));
                     }
                 }
             }
@@ -141,11 +144,7 @@ impl<St: SessionStore> Keeper<St> {
     }
 
     fn look_now(&mut self, live: &Arc<LiveSession>, turn: Turn) {
-        self.agenda.push(Item {
-            at: Instant::now(),
-            live: Arc::downgrade(live),
-            turn,
-        });
+        self.push(live, Instant::now(), turn);
     }
 
     /// Looks at the session whose turn it is: touches it if it is in use, asks for it if its time should be up.
@@ -159,7 +158,7 @@ impl<St: SessionStore> Keeper<St> {
         let touches = match item.turn {
             Turn::Regular => live.is_in_use(),
             Turn::Touch => true,
-            Turn::Load => false,
+            Turn::Load(_) => false,
         };
         let is_due = Instant::now() >= live.due.lock().at();
         if item.turn == Turn::Regular && !touches && !is_due {
@@ -191,19 +190,20 @@ impl<St: SessionStore> Keeper<St> {
         let Asked { live, turn, answer } = asked;
         match answer {
             Ok(Some(found)) => {
-                live.refresh(&found.session);
+                // An old answer about its owner is no less an answer about its time.
+                let _ = live.refresh(&found.session);
                 *live.due.lock() = Due::of(&found);
                 self.schedule(&live, turn);
             }
-            Ok(None) => core.end_here(live.reference(), reason_of(*live.due.lock())),
+            Ok(None) => {
+                let reason = reason_of(*live.due.lock(), turn);
+                core.end_here(live.reference(), reason);
+            }
             Err(error) => {
                 // A store that is briefly away is not the end of anything.
                 tracing::warn!(session = %live.reference(), error = &error as &dyn std::error::Error, "could not keep a session");
-                self.agenda.push(Item {
-                    at: Instant::now() + (core.settings.beat() / 4).min(SOON),
-                    live: Arc::downgrade(&live),
-                    turn,
-                });
+                let soon = (core.settings.beat() / 4).min(SOON);
+                self.push(&live, Instant::now() + soon, turn);
             }
         }
     }
@@ -219,8 +219,18 @@ impl<St: SessionStore> Keeper<St> {
         };
         let jitter = u32::from(live.reference().as_bytes()[0] ^ self.salt);
         let beat = beat - beat / 4 * jitter / 256;
+        let at = live.due.lock().at().min(Instant::now() + beat);
+        self.push(live, at, turn);
+    }
+
+    fn push(&mut self, live: &Arc<LiveSession>, at: Instant, turn: Turn) {
+        // Sessions that are gone must not pile up until their turn would have come.
+        if self.agenda.len() >= self.crowded {
+            self.agenda.retain(|item| item.live.strong_count() > 0);
+            self.crowded = CROWDED.max(self.agenda.len() * 2);
+        }
         self.agenda.push(Item {
-            at: live.due.lock().at().min(Instant::now() + beat),
+            at,
             live: Arc::downgrade(live),
             turn,
         });
@@ -228,11 +238,12 @@ impl<St: SessionStore> Keeper<St> {
 }
 
 /// Why a session is gone of which nobody said why.
-fn reason_of(due: Due) -> EndReason {
+fn reason_of(due: Due, turn: Turn) -> EndReason {
     let now = Instant::now();
-    match due.life {
-        Some(life) if life <= now => EndReason::Life,
+    match (due.life, turn) {
+        (Some(life), _) if life <= now => EndReason::Life,
         _ if due.idle <= now => EndReason::Idle,
+        (_, Turn::Load(reason)) => reason,
         _ => EndReason::Deleted,
     }
 }
@@ -273,5 +284,6 @@ impl PartialEq for Item {
 impl Eq for Item {}
 
 const MAX_CALLS: usize = 64;
+const CROWDED: usize = 1024;
 const SOON: Duration = Duration::from_secs(5);
 const LONGEST_DEAF: Duration = Duration::from_secs(15);

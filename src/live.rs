@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Semaphore, broadcast, mpsc},
+    sync::{Notify, Semaphore, broadcast, futures::OwnedNotified, mpsc},
     time::Instant,
 };
 
@@ -20,8 +20,10 @@ use crate::{
     handle::SessionEvent,
     id::SessionRef,
     inner::Route,
+    owner::Owner,
+    rejection::RejectionKind,
     session::Session,
-    store::{EndReason, Found},
+    store::{EndReason, Found, Whose},
     watch::{Stream, StreamKind},
 };
 
@@ -41,8 +43,15 @@ pub(crate) struct Live {
     /// Births are refused.
     pub(crate) draining: AtomicBool,
     /// GET streams are refused too.
-    pub(crate) closing: AtomicBool,
+    closing: AtomicBool,
+    /// The time for answers in flight is up.
+    is_cut: AtomicBool,
+    cut: Arc<Notify>,
+    /// Requests on their way through the layer, and watched streams.
+    underway: AtomicUsize,
     pub(crate) said_ids_are_ours: AtomicBool,
+    /// Whose sessions were all ended by this node lately, and since when: for births that began before.
+    revoked: Mutex<VecDeque<(Instant, Whose)>>,
     /// Until when births are refused because there was no room.
     full_until: Mutex<Option<Instant>>,
     pub(crate) events: broadcast::Sender<SessionEvent>,
@@ -73,8 +82,7 @@ pub(crate) struct LiveSession {
     uses: AtomicUsize,
     resting: AtomicBool,
     streams: Mutex<Streams>,
-    /// Where the inner service saw it last.
-    route: Mutex<Option<Route>>,
+    route: Mutex<Noted>,
     /// When its time is up, as far as this node has been told. Never too late.
     pub(crate) due: Mutex<Due>,
 }
@@ -84,6 +92,13 @@ pub(crate) struct LiveSession {
 pub(crate) struct Due {
     pub(crate) idle: Instant,
     pub(crate) life: Option<Instant>,
+}
+
+/// Where the inner service saw a session last, and whether it knows of its end.
+#[derive(Default)]
+struct Noted {
+    route: Option<Route>,
+    is_told: bool,
 }
 
 #[derive(Default)]
@@ -96,14 +111,16 @@ struct Streams {
 struct Shard {
     sessions: HashMap<SessionRef, Arc<LiveSession>, foldhash::fast::RandomState>,
     /// Sessions whose end this node knows of while a look-up that began before may still come back.
-    ended: HashMap<SessionRef, Memory>,
+    ended: HashMap<SessionRef, Memory, foldhash::fast::RandomState>,
     forget: VecDeque<(Instant, SessionRef)>,
 }
 
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Memory {
-    /// For as long as a look-up may take.
-    Fading,
+    /// Ended here and announced. Remembered until then.
+    Announced(Instant),
+    /// Heard from elsewhere, and not announced. Remembered until then.
+    Heard(Instant),
     /// Until the store has forgotten it too.
     Condemned,
 }
@@ -120,7 +137,11 @@ impl Live {
             tells: Arc::new(Semaphore::new(MAX_TELLS)),
             draining: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            is_cut: AtomicBool::new(false),
+            cut: Arc::default(),
+            underway: AtomicUsize::new(0),
             said_ids_are_ours: AtomicBool::new(false),
+            revoked: Mutex::default(),
             full_until: Mutex::new(None),
             events: broadcast::Sender::new(EVENTS),
             agenda,
@@ -129,7 +150,8 @@ impl Live {
         }
     }
 
-    /// Lets a request on a session in. `None` if this node knows that the session has ended.
+    /// Lets a request on a session in. `None` if this node knows that the session has ended, or has become somebody
+    /// else's since it was looked up.
     ///
     /// After a visit longer than `rest_after` the session is touched again, so that its idle time starts at the end
     /// of the visit; after a shorter one the touch that it began with says nearly the same.
@@ -139,49 +161,74 @@ impl Live {
         let live = match shard.sessions.get(reference) {
             Some(live) => Arc::clone(live),
             None if shard.ended.contains_key(reference) => return None,
-            None => {
-                let live = Arc::new(LiveSession::new(found));
-                shard.sessions.insert(*reference, Arc::clone(&live));
-                let _ = self.agenda.send(Errand::Keep(Arc::clone(&live)));
-                live
-            }
+            None => self.serve(&mut shard, found),
         };
         drop(shard);
-        live.refresh(&found.session);
+        let session = live.refresh(&found.session)?;
         live.uses.fetch_add(1, Ordering::Relaxed);
         Some(Visit {
-            node: Arc::clone(self),
+            underway: self.underway(),
             live,
+            session,
             since: Instant::now(),
-            rest_after,
+            rest_after: Some(rest_after),
         })
     }
 
-    /// Announces a birth. The session may have had a namesake, whose end is forgotten.
-    pub(crate) fn born(&self, session: &Session) {
-        self.shard(session.reference())
-            .ended
-            .remove(session.reference());
-        let _ = self.events.send(SessionEvent::Born {
+    /// Announces a birth and lets its answer out. `None` if the session has been ended already.
+    ///
+    /// This visit is no use of the session: its client has yet to show that it got the id.
+    pub(crate) fn bear(self: &Arc<Self>, newborn: &Found) -> Option<Visit> {
+        let session = newborn.session.clone();
+        let mut shard = self.shard(session.reference());
+        if shard.ended.contains_key(session.reference()) {
+            return None;
+        }
+        let live = self.serve(&mut shard, newborn);
+        // Under the lock, so that nobody hears of its end before.
+        self.announce(SessionEvent::Born {
             reference: *session.reference(),
             owner: session.owner().clone(),
         });
+        drop(shard);
+        Some(Visit {
+            underway: self.underway(),
+            live,
+            session,
+            since: Instant::now(),
+            rest_after: None,
+        })
     }
 
-    /// Ends what is open of a session on this node. `None` if this was known already; the inner service's route to
-    /// the session if this node served it.
+    fn serve(&self, shard: &mut Shard, found: &Found) -> Arc<LiveSession> {
+        let live = Arc::new(LiveSession::new(found));
+        let reference = *found.session.reference();
+        shard.sessions.insert(reference, Arc::clone(&live));
+        let _ = self.agenda.send(Errand::Keep(Arc::clone(&live)));
+        live
+    }
+
+    /// Forgets the end of a session of whose name another is about to be born.
+    pub(crate) fn forget_namesake(&self, reference: &SessionRef) {
+        let mut shard = self.shard(reference);
+        if shard.ended.get(reference) != Some(&Memory::Condemned) {
+            shard.ended.remove(reference);
+        }
+    }
+
+    /// Ends what is open of a session on this node.
     pub(crate) fn end(&self, reference: &SessionRef, reason: EndReason) -> Ended {
         let live = {
             let mut shard = self.shard(reference);
             let live = shard.sessions.remove(reference);
-            let news = shard.remember(*reference, Memory::Fading);
-            if live.is_none() && !news {
+            let before = shard.remember(reference, Memory::Announced);
+            if live.is_none() && matches!(before, Some(Memory::Announced(_) | Memory::Condemned)) {
                 return Ended::Before;
             }
             live
         };
         *self.full_until.lock() = None;
-        let _ = self.events.send(SessionEvent::Ended {
+        self.announce(SessionEvent::Ended {
             reference: *reference,
             reason,
         });
@@ -194,14 +241,17 @@ impl Live {
         }
     }
 
-    /// As [`end`](Self::end), for ends heard from elsewhere: nothing is remembered or announced of sessions that
-    /// this node never served, except that a look-up under way must not let one in.
+    /// As [`end`](Self::end), for ends heard from elsewhere: nothing is announced of sessions that this node never
+    /// served, and a look-up under way must not let one in.
     pub(crate) fn end_heard(&self, reference: &SessionRef, reason: EndReason) -> Ended {
-        if self.shard(reference).sessions.contains_key(reference) {
-            return self.end(reference, reason);
+        {
+            let mut shard = self.shard(reference);
+            if !shard.sessions.contains_key(reference) {
+                shard.remember(reference, Memory::Heard);
+                return Ended::Before;
+            }
         }
-        self.shard(reference).remember(*reference, Memory::Fading);
-        Ended::Before
+        self.end(reference, reason)
     }
 
     /// Refuses a session from now on, whatever the store says.
@@ -215,7 +265,34 @@ impl Live {
     pub(crate) fn pardon(&self, reference: &SessionRef) {
         let mut shard = self.shard(reference);
         shard.ended.remove(reference);
-        shard.remember(*reference, Memory::Fading);
+        shard.remember(reference, Memory::Announced);
+    }
+
+    fn announce(&self, event: SessionEvent) {
+        // An error says that nobody listens.
+        let _ = self.events.send(event);
+    }
+
+    /// Refuses births of these sessions that began before now. To be called before the store ends them.
+    ///
+    /// The store does so too, on all nodes, but reckons from the moment at which it hears of the birth: what began just
+    /// before the call here, and was slow to reach the store, it takes for younger than it is.
+    pub(crate) fn revoke(&self, whose: &Whose) {
+        let mut revoked = self.revoked.lock();
+        let now = Instant::now();
+        while let Some((at, _)) = revoked.front()
+            && *at + REMEMBERED_FOR <= now
+        {
+            revoked.pop_front();
+        }
+        revoked.push_back((now, whose.clone()));
+    }
+
+    /// Whether this owner's sessions were all ended since a birth began. To be asked after the store has recorded it.
+    pub(crate) fn is_revoked(&self, owner: &Owner, begun: Instant) -> bool {
+        let revoked = self.revoked.lock();
+        let mut since = revoked.iter().rev().take_while(|(at, _)| *at > begun);
+        since.any(|(_, whose)| whose.includes(owner))
     }
 
     /// Whether births are refused for want of room.
@@ -244,21 +321,48 @@ impl Live {
     }
 
     /// Ends streams of this kind on all sessions. The sessions go on.
-    pub(crate) fn end_streams(&self, which: impl Fn(StreamKind) -> bool) {
+    fn end_streams(&self, which: impl Fn(StreamKind) -> bool) {
         for live in self.served() {
             live.end_streams(|stream| which(stream.kind));
         }
     }
 
-    /// Whether a request is being answered or a stream is open.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.works.available_permits() < MAX_WORKS
-            || self.served().iter().any(|live| live.is_in_use())
+    /// Counts a request, until what this answers is dropped.
+    pub(crate) fn underway(self: &Arc<Self>) -> Underway {
+        self.underway.fetch_add(1, Ordering::Relaxed);
+        Underway(Arc::clone(self))
     }
 
-    /// Ends what is still open: the streams, and the answers that have not begun.
+    /// Whether a request is being answered, a stream is open, or something goes on whose client has hung up.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.underway.load(Ordering::Relaxed) > 0 || self.works.available_permits() < MAX_WORKS
+    }
+
+    /// Ends GET streams, and refuses them from now on.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.end_streams(|kind| kind == StreamKind::Standing);
+    }
+
+    /// Ends what is still open, streams and answers that have not begun, and whatever begins to wait from now on.
     pub(crate) fn cut_off(&self) {
+        self.is_cut.store(true, Ordering::SeqCst);
+        self.cut.notify_waiters();
         self.end_streams(|_| true);
+    }
+
+    /// Whether answers that are not ready are cut off.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::SeqCst)
+    }
+
+    /// Waits for [`cut_off`](Self::cut_off), if it has not happened yet.
+    pub(crate) fn cut(&self) -> OwnedNotified {
+        Arc::clone(&self.cut).notified_owned()
+    }
+
+    fn refuses(&self, kind: StreamKind) -> bool {
+        self.is_cut() || kind == StreamKind::Standing && self.closing.load(Ordering::SeqCst)
     }
 
     fn shard(&self, reference: &SessionRef) -> parking_lot::MutexGuard<'_, Shard> {
@@ -278,23 +382,38 @@ pub(crate) enum Ended {
 }
 
 impl Shard {
-    /// Remembers an end, and says whether it is news.
-    fn remember(&mut self, reference: SessionRef, memory: Memory) -> bool {
+    /// Remembers an end for a while, unless it is condemned for longer, and answers what was remembered before.
+    fn remember(
+        &mut self,
+        reference: &SessionRef,
+        memory: impl FnOnce(Instant) -> Memory,
+    ) -> Option<Memory> {
+        self.fade();
+        let before = self.ended.get(reference).copied();
+        let until = Instant::now() + REMEMBERED_FOR;
+        let memory = match (before, memory(until)) {
+            (Some(Memory::Condemned | Memory::Announced(_)), Memory::Heard(_))
+            | (Some(Memory::Condemned), _) => return before,
+            (_, memory) => memory,
+        };
+        self.ended.insert(*reference, memory);
+        self.forget.push_back((until, *reference));
+        before
+    }
+
+    /// Forgets what was remembered long enough.
+    fn fade(&mut self) {
         let now = Instant::now();
-        while let Some((until, faded)) = self.forget.front().copied()
+        while let Some((until, reference)) = self.forget.front().copied()
             && until <= now
         {
             self.forget.pop_front();
-            if self.ended.get(&faded) == Some(&Memory::Fading) {
-                self.ended.remove(&faded);
+            let memory = self.ended.get(&reference);
+            // It may have been remembered anew since.
+            if matches!(memory, Some(Memory::Announced(at) | Memory::Heard(at)) if *at == until) {
+                self.ended.remove(&reference);
             }
         }
-        if self.ended.contains_key(&reference) {
-            return false;
-        }
-        self.ended.insert(reference, memory);
-        self.forget.push_back((now + REMEMBERED_FOR, reference));
-        true
     }
 }
 
@@ -307,7 +426,7 @@ impl LiveSession {
             uses: AtomicUsize::new(0),
             resting: AtomicBool::new(false),
             streams: Mutex::default(),
-            route: Mutex::new(None),
+            route: Mutex::default(),
             due: Mutex::new(Due::of(found)),
         }
     }
@@ -329,8 +448,24 @@ impl LiveSession {
         self.uses.load(Ordering::Relaxed) > 0
     }
 
+    /// Where the inner service saw it last.
     pub(crate) fn route(&self) -> Option<Route> {
-        self.route.lock().clone()
+        self.route.lock().route.clone()
+    }
+
+    /// Where the inner service has to be told of the session's end. Answered once.
+    pub(crate) fn route_to_tell(&self) -> Option<Route> {
+        let mut noted = self.route.lock();
+        if noted.is_told {
+            return None;
+        }
+        noted.is_told = noted.route.is_some();
+        noted.route.clone()
+    }
+
+    /// The inner service knows of the session's end: it said so itself.
+    pub(crate) fn inner_knows_of_end(&self) {
+        self.route.lock().is_told = true;
     }
 
     /// The keeper has seen to it that the idle time starts now.
@@ -349,15 +484,28 @@ impl LiveSession {
         }
     }
 
-    /// Takes over the store's word on whose session it is. The node-local values stay.
-    pub(crate) fn refresh(&self, found: &Session) {
+    /// Takes over the store's word on whose session it is, and answers the handle that its requests get. The
+    /// node-local values stay. `None` if the word is old: a session may become somebody's, and stays theirs.
+    pub(crate) fn refresh(&self, found: &Session) -> Option<Session> {
         let mut session = self.session.lock();
-        if session.owner() != found.owner() {
-            *session = session.with_record(found.record().clone());
-            drop(session);
-            // What somebody else opened is not the new owner's.
-            self.end_streams(|_| true);
+        if session.owner() == found.owner() {
+            return Some(session.clone());
         }
+        if session.owner().principal.is_some() {
+            return None;
+        }
+        let claimed = session.with_record(found.record().clone());
+        *session = claimed.clone();
+        drop(session);
+        // What nobody opened is not the new owner's.
+        self.end_streams(|_| true);
+        Some(claimed)
+    }
+
+    /// Takes a stream off the list: it is over.
+    pub(crate) fn unwatch(&self, key: u64) {
+        let stream = self.streams.lock().open.remove(&key);
+        drop(stream);
     }
 
     fn end(&self) {
@@ -383,76 +531,89 @@ impl Due {
 
 /// A request being answered, or an open stream: the session is in use until this is dropped.
 pub(crate) struct Visit {
-    node: Arc<Live>,
+    underway: Underway,
     live: Arc<LiveSession>,
+    session: Session,
     since: Instant,
-    rest_after: Duration,
+    /// `None`: this is no use of the session.
+    rest_after: Option<Duration>,
 }
 
 impl Visit {
-    /// The handle to give to the inner service.
-    pub(crate) fn session(&self) -> Session {
-        self.live.session()
+    /// The handle to give to the inner service, of the owner who was let in.
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
     }
 
-    /// Where the inner service saw the session last.
-    pub(crate) fn route(&self) -> Option<Route> {
-        self.live.route()
+    pub(crate) fn live(&self) -> &Arc<LiveSession> {
+        &self.live
     }
 
-    /// Whether the session has ended since this visit began.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.live.has_ended()
-    }
-
-    /// Whether GET streams are refused, because the process is shutting down.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.node.closing.load(Ordering::Relaxed)
-    }
-
-    /// Notes where the inner service is told of the session's end, if it changed since the last request.
+    /// Notes where the inner service is told of the session's end, if it changed since the last request, and answers
+    /// whether that is now: the session has ended before this was noted.
     pub(crate) fn note_route(
         &self,
         is_known: impl FnOnce(&Route) -> bool,
         route: impl FnOnce() -> Route,
-    ) {
+    ) -> bool {
         let mut noted = self.live.route.lock();
-        if !noted.as_ref().is_some_and(is_known) {
-            *noted = Some(route());
+        if noted.route.as_ref().is_some_and(is_known) {
+            return false;
         }
+        noted.route = Some(route());
+        drop(noted);
+        self.live.has_ended()
     }
 
-    /// Watches a stream, so that it ends with the session. `None` if that has ended already.
-    pub(crate) fn watch(&self, stream: &Arc<Stream>) -> Option<u64> {
+    /// Watches a stream, so that it ends with the session, with its owner's tenure and with the process.
+    ///
+    /// # Errors
+    ///
+    /// When one of them has ended already.
+    pub(crate) fn watch(&self, stream: &Arc<Stream>) -> Result<u64, RejectionKind> {
         let mut streams = self.live.streams.lock();
         let key = streams.next;
         streams.next += 1;
         streams.open.insert(key, Arc::clone(stream));
         drop(streams);
-        // Looked at after the stream is in the list: whoever ends the session from here on finds it there.
-        if self.has_ended() {
-            self.unwatch(key);
-            return None;
-        }
-        Some(key)
-    }
-
-    pub(crate) fn unwatch(&self, key: u64) {
-        let stream = self.live.streams.lock().open.remove(&key);
-        drop(stream);
+        // Looked at after the stream is in the list: whoever ends it from here on finds it there.
+        let refusal = if self.live.has_ended() {
+            RejectionKind::Ended
+        } else if self.live.session.lock().owner() != self.session.owner() {
+            RejectionKind::Unknown
+        } else if self.underway.0.refuses(stream.kind) {
+            RejectionKind::Draining
+        } else {
+            return Ok(key);
+        };
+        self.live.unwatch(key);
+        Err(refusal)
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
+        let Some(rest_after) = self.rest_after else {
+            return;
+        };
         let last = self.live.uses.fetch_sub(1, Ordering::Relaxed) == 1;
         if last
-            && self.since.elapsed() >= self.rest_after
+            && self.since.elapsed() >= rest_after
             && !self.live.has_ended()
             && !self.live.resting.swap(true, Ordering::SeqCst)
         {
-            let _ = self.node.agenda.send(Errand::Rest(Arc::clone(&self.live)));
+            let agenda = &self.underway.0.agenda;
+            let _ = agenda.send(Errand::Rest(Arc::clone(&self.live)));
         }
+    }
+}
+
+/// A request that shutting down waits for.
+pub(crate) struct Underway(Arc<Live>);
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.underway.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -77,9 +77,10 @@ impl<St> Core<St> {
         }
     }
 
+    /// Tells the inner service of a session's end, once.
     pub(crate) fn tell_inner(&self, live: &LiveSession) {
         let session = live.session();
-        if let (true, Some(route)) = (self.inner_knows(&session), live.route()) {
+        if let (true, Some(route)) = (self.inner_knows(&session), live.route_to_tell()) {
             route.tell(session.id().clone(), &self.live);
         }
     }
@@ -109,6 +110,8 @@ impl<St: SessionStore> Core<St> {
         }
         if self.settings.ends_with_inner {
             let session = visit.session();
+            // It knows.
+            visit.live().inner_knows_of_end();
             if self
                 .delete(session.id(), EndReason::InnerGone)
                 .await
@@ -167,15 +170,18 @@ impl<St: SessionStore> Core<St> {
         teller: &Arc<dyn Tell>,
     ) {
         let session = visit.session();
-        if self.inner_knows(&session) {
+        if self.inner_knows(session) {
             parts.headers.insert(&SESSION_ID, id.into_header());
         } else {
             parts.headers.remove(&SESSION_ID);
         }
-        visit.note_route(
+        let has_ended = visit.note_route(
             |route| route.is_of(parts, teller),
             || Route::of(parts, teller),
         );
-        parts.extensions.insert(session);
+        if has_ended {
+            self.tell_inner(visit.live());
+        }
+        parts.extensions.insert(session.clone());
     }
 }

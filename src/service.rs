@@ -93,13 +93,13 @@ where
                 parts.headers.remove(&LAST_EVENT_ID);
                 self.pass(parts, body)
             }
-            RequestKind::MaybeBirth => slow(birth::read_then_bear(self.take(parts, body))),
-            RequestKind::PassMaybeBirth => slow(birth::bear(self.take(parts, body), None)),
+            RequestKind::MaybeBirth => self.slow(parts, body, birth::read_then_bear),
+            RequestKind::PassMaybeBirth => self.slow(parts, body, |call| birth::bear(call, None)),
             RequestKind::Session(_) | RequestKind::Delete(_) => self.look_up(parts, body),
             RequestKind::Refuse(kind) => self.refuse(kind, &parts, body),
             RequestKind::RefuseVersion(version) => {
                 let rejection = Rejection::unsupported_version(version, &settings.supported);
-                slow(birth::refuse_version(self.take(parts, body), rejection))
+                self.slow(parts, body, |call| birth::refuse_version(call, rejection))
             }
         }
     }
@@ -144,7 +144,7 @@ impl<S, St> McpSessionService<S, St> {
                 .into()
             }
             Verdict::Refused(kind) => self.refuse(kind, &parts, body),
-            verdict => slow(lookup::serve(self.take(parts, body), verdict, id, owner)),
+            verdict => self.slow(parts, body, |call| lookup::serve(call, verdict, id, owner)),
         }
     }
 
@@ -162,20 +162,32 @@ impl<S, St> McpSessionService<S, St> {
         .into()
     }
 
-    /// What a future needs that has to wait before it calls inward. It gets the inner service that said it was
+    /// Serves a request in a future that has to wait before it calls inward. It gets the inner service that said it was
     /// ready; what stays behind has to be asked again.
-    fn take(&mut self, parts: Parts, body: Body) -> Call<S, St>
+    fn slow<F, E, Fut>(
+        &mut self,
+        parts: Parts,
+        body: Body,
+        serve: impl FnOnce(Call<S, St>) -> Fut,
+    ) -> ResponseFuture<F, E, St>
     where
         S: Clone,
+        Fut: Future<Output = Result<Response<Body>, E>> + Send + 'static,
     {
         let not_ready = self.inner.clone();
-        Call {
+        let call = Call {
             core: Arc::clone(&self.core),
             inner: std::mem::replace(&mut self.inner, not_ready),
             teller: Arc::clone(&self.teller),
             parts,
             body,
+        };
+        State::Slow {
+            future: Box::pin(serve(call)),
+            _underway: self.core.live.underway(),
+            core: Arc::clone(&self.core),
         }
+        .into()
     }
 }
 
@@ -195,15 +207,6 @@ impl<S: fmt::Debug, St> fmt::Debug for McpSessionService<S, St> {
             .field("inner", &self.inner)
             .finish_non_exhaustive()
     }
-}
-
-fn slow<F, E, St>(
-    future: impl Future<Output = Result<Response<Body>, E>> + Send + 'static,
-) -> ResponseFuture<F, E, St> {
-    State::Slow {
-        future: Box::pin(future),
-    }
-    .into()
 }
 
 /// Takes the id out of the headers without copying it; an empty value keeps its place.

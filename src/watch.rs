@@ -2,11 +2,8 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, Waker, ready},
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use axum::body::{Body, Bytes};
@@ -14,20 +11,28 @@ use http::Method;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use crate::live::Visit;
+use crate::{
+    live::{LiveSession, Visit},
+    rejection::RejectionKind,
+};
 
-/// Makes a body end with the session that the visit is on. `None` if that has ended already: no stream then.
-pub(crate) fn watch(body: Body, visit: Visit, kind: StreamKind) -> Option<Body> {
+/// Makes a body end with the session that the visit is on.
+///
+/// # Errors
+///
+/// When that has ended already, or the process shuts down: there is no stream then.
+pub(crate) fn watch(body: Body, visit: Visit, kind: StreamKind) -> Result<Body, RejectionKind> {
     let stream = Arc::new(Stream {
         kind,
-        ended: AtomicBool::new(false),
         state: Mutex::new(State {
             body: Some(body),
-            waker: None,
+            ..State::default()
         }),
     });
     let key = visit.watch(&stream)?;
-    Some(Body::new(Watched { stream, visit, key }))
+    let live = Arc::clone(visit.live());
+    stream.hold(visit);
+    Ok(Body::new(Watched { stream, live, key }))
 }
 
 /// What opened a stream.
@@ -53,73 +58,84 @@ impl StreamKind {
 /// The part of a watched stream that whoever ends the session can reach.
 pub(crate) struct Stream {
     pub(crate) kind: StreamKind,
-    ended: AtomicBool,
     state: Mutex<State>,
 }
 
+#[derive(Default)]
 struct State {
-    /// The inner body, until the end of either.
+    has_ended: bool,
+    /// The inner body, until the end of either; not here while it is being polled.
     body: Option<Body>,
+    /// Keeps the session in use for as long as the stream is open.
+    visit: Option<Visit>,
     waker: Option<Waker>,
 }
 
 impl Stream {
     /// Ends the stream now: nothing more is handed out, and the inner body is dropped although nobody polls.
     pub(crate) fn end(&self) {
-        self.ended.store(true, Ordering::SeqCst);
-        self.settle();
-    }
-
-    /// Drops the body of a stream that has ended. If it is being polled at this moment, by whom it may be that we
-    /// are called, the poller does it.
-    fn settle(&self) {
-        let Some(mut state) = self.state.try_lock() else {
-            return;
-        };
-        let body = state.body.take();
-        let waker = state.waker.take();
-        drop(state);
-        drop(body);
+        let State { waker, .. } = self.close();
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::SeqCst)
+    /// Takes everything out, to be dropped outside the lock: a body's `drop` is the application's code.
+    fn close(&self) -> State {
+        let ended = State {
+            has_ended: true,
+            ..State::default()
+        };
+        std::mem::replace(&mut *self.state.lock(), ended)
     }
 
-    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn hold(&self, visit: Visit) {
         let mut state = self.state.lock();
-        let polled = match &mut state.body {
-            Some(body) if !self.has_ended() => Pin::new(body).poll_frame(cx),
-            _ => Poll::Ready(None),
-        };
-        match &polled {
-            Poll::Pending
-                if !state
-                    .waker
-                    .as_ref()
-                    .is_some_and(|w| w.will_wake(cx.waker())) =>
-            {
-                state.waker = Some(cx.waker().clone());
-            }
-            Poll::Ready(None) => state.body = None,
-            _ => {}
+        if !state.has_ended {
+            state.visit = Some(visit);
         }
-        drop(state);
-        // Whoever ended the stream while the lock was ours left the rest to us.
-        if self.has_ended() {
-            self.settle();
+    }
+
+    /// Polls the body without the lock: it may end its own session meanwhile.
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Some(mut body) = self.take_body(cx.waker()) else {
             return Poll::Ready(None);
+        };
+        let polled = Pin::new(&mut body).poll_frame(cx);
+        if let Poll::Ready(None) = polled {
+            drop(self.close());
+            return polled;
         }
-        polled
+        match self.put_back(body) {
+            Ok(()) => polled,
+            // It was ended meanwhile, and its body is dropped here.
+            Err(_ended) => Poll::Ready(None),
+        }
+    }
+
+    fn take_body(&self, waker: &Waker) -> Option<Body> {
+        let mut state = self.state.lock();
+        let body = state.body.take()?;
+        match &mut state.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        Some(body)
+    }
+
+    fn put_back(&self, body: Body) -> Result<(), Body> {
+        let mut state = self.state.lock();
+        if state.has_ended {
+            return Err(body);
+        }
+        state.body = Some(body);
+        Ok(())
     }
 }
 
 struct Watched {
     stream: Arc<Stream>,
-    visit: Visit,
+    live: Arc<LiveSession>,
     key: u64,
 }
 
@@ -131,7 +147,7 @@ impl HttpBody for Watched {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Poll::Ready(ready!(self.stream.poll_frame(cx)))
+        self.stream.poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -147,6 +163,7 @@ impl HttpBody for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.visit.unwatch(self.key);
+        self.live.unwatch(self.key);
+        drop(self.stream.close());
     }
 }
