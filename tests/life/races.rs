@@ -1,0 +1,141 @@
+//! Races, on several threads, over a store that yields before and after its effect.
+
+use std::time::Duration;
+
+use mcp_session_layer::{McpSessionLayer, Principal};
+use tokio::{join, time::timeout};
+
+use crate::support::*;
+
+/// How often each race is run: ten seconds' worth without optimisation.
+const ROUNDS: usize = 4_000;
+
+const ENDS: Duration = Duration::from_secs(5);
+
+macro_rules! spawned {
+    ($node:expr, $request:expr) => {{
+        let (node, request) = ($node.clone(), $request);
+        tokio::spawn(async move { node.send(request).await })
+    }};
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_delete_while_others_touch_and_open_streams() {
+    let mut opened = 0;
+    let store = Spy::default().yielding();
+    let (here, there) = (Node::new(&store), Node::new(&store));
+    for round in 0..ROUNDS {
+        let id = here.born().await;
+        let (stream, far, call, end) = join!(
+            spawned!(here, get(&id)),
+            spawned!(there, get(&id)),
+            spawned!(here, post(&id)),
+            spawned!(here, delete(&id)),
+        );
+        assert_eq!(end.unwrap().status(), 204, "{round}");
+        assert!([200, 404].contains(&call.unwrap().status().as_u16()));
+        for stream in [stream, far] {
+            let stream = stream.unwrap();
+            match stream.status().as_u16() {
+                200 => opened += 1,
+                status => assert_eq!(status, 404),
+            }
+            let ended = timeout(ENDS, ending(stream.into_body())).await;
+            assert!(ended.is_ok(), "{round}: a stream outlives its session");
+        }
+        assert_eq!(here.call(&id).await, 404, "{round}: back from the dead");
+        assert!(store.look(&id).await.is_none());
+    }
+    println!("{opened} of {} streams were opened in time", 2 * ROUNDS);
+    eventually("no body is left", || {
+        here.inner.bodies() + there.inner.bodies() == 0
+    })
+    .await;
+    eventually("nor a session", || here.inner.sessions.lock().is_empty()).await;
+    let mut told = here.inner.deleted();
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(
+        told.len(),
+        here.inner.deletes.lock().len(),
+        "told of each end once"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_end_of_an_owner_s_sessions_while_one_is_being_born() {
+    let (mut refused, mut ended) = (0, 0);
+    let store = Spy::default().yielding();
+    let node = Node::new(&store);
+    let sessions = node.layer.sessions();
+    let alice = Principal::new("alice");
+    for round in 0..ROUNDS {
+        let birth = spawned!(node, doing(by(initialize(), "alice"), "wait, stream"));
+        node.inner.reached(round + 1).await;
+        // It has begun, so it must not survive this.
+        let end = {
+            let (sessions, alice) = (sessions.clone(), alice.clone());
+            tokio::spawn(async move { sessions.end_of(Some(&alice)).await })
+        };
+        for _ in 0..round % 300 {
+            std::hint::spin_loop();
+        }
+        if round % 2 == 0 {
+            tokio::task::yield_now().await;
+        }
+        node.inner.gate.add_permits(1);
+        let (birth, end) = join!(birth, end);
+        end.unwrap().unwrap();
+        let birth = birth.unwrap();
+        match birth.status().as_u16() {
+            200 => ended += 1,
+            503 => refused += 1,
+            status => panic!("{round}: {status}"),
+        }
+        let stream = timeout(ENDS, ending(birth.into_body())).await;
+        assert!(
+            stream.is_ok(),
+            "{round}: the stream of a session that was ended"
+        );
+        if sessions.count().await.unwrap() > 0 {
+            // Refused, and being deleted in the background.
+            tokio::time::sleep(SECOND / 10).await;
+            assert_eq!(sessions.count().await.unwrap(), 0, "{round}");
+        }
+    }
+    println!("{refused} births were refused, {ended} sessions ended");
+    eventually("no body is left", || node.inner.bodies() == 0).await;
+    eventually("nor a session", || node.inner.sessions.lock().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_login_while_nobody_opens_a_stream() {
+    let mut opened = 0;
+    let store = Spy::default().yielding();
+    let node = Node::with(&store, McpSessionLayer::with_claim_on_login);
+    for round in 0..ROUNDS {
+        let id = node.born().await;
+        let (stream, call, login) = join!(
+            spawned!(node, get(&id)),
+            spawned!(node, post(&id)),
+            spawned!(node, by(post(&id), "alice")),
+        );
+        assert_eq!(login.unwrap().status(), 200, "{round}");
+        assert!([200, 404].contains(&call.unwrap().status().as_u16()));
+        let stream = stream.unwrap();
+        opened += usize::from(stream.status() == 200);
+        let ended = timeout(ENDS, ending(stream.into_body())).await;
+        assert!(ended.is_ok(), "{round}: nobody's stream on alice's session");
+        let own = node.send(by(get(&id), "alice")).await;
+        assert_eq!(own.status(), 200, "{round}: alice has it for good");
+        assert_eq!(node.call(&id).await, 404);
+        assert_eq!(
+            node.inner.bodies(),
+            1,
+            "{round}: nobody else ended her stream"
+        );
+        drop(own);
+        node.send(by(delete(&id), "alice")).await;
+    }
+    println!("{opened} of {ROUNDS} streams were opened in time");
+}
