@@ -68,7 +68,12 @@ async fn eviction_takes_newborns_first_then_the_one_longest_untouched() {
     // The oldest is in use, so it is never the one.
     let _stream = node.open(&touched[0]).await;
     sleep(41 * MINUTE).await;
-    let newborns = [node.born().await, node.born().await];
+    let mut newborns = Vec::new();
+    for _ in 0..2 {
+        newborns.push(node.born().await);
+        // So that it is known which of them is the longest untouched.
+        sleep(SECOND).await;
+    }
     sleep(MINUTE).await;
 
     let live = async |id: &String| store.look(id).await.is_some();
