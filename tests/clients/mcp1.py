@@ -13,8 +13,8 @@ class Sdk:
     terminated = (32600, "Session terminated")
 
     @asynccontextmanager
-    async def connect(self, url):
-        async with create_mcp_http_client() as http:
+    async def connect(self, url, headers=None):
+        async with create_mcp_http_client(headers=headers) as http:
             wire = scenarios.watch(http)
             async with streamable_http_client(url, http_client=http) as (read, write, _):
                 async with ClientSession(read, write) as session:

@@ -12,8 +12,8 @@ class Sdk:
     terminated = (-32600, "Session terminated")
 
     @asynccontextmanager
-    async def connect(self, url, mode="legacy"):
-        async with create_mcp_http_client() as http:
+    async def connect(self, url, mode="legacy", headers=None):
+        async with create_mcp_http_client(headers=headers) as http:
             wire = scenarios.watch(http)
             # By default an event of 1 MiB is one too long.
             transport = streamable_http_client(url, http_client=http, max_sse_event_size=None)

@@ -83,8 +83,9 @@ const scenarios = {
   },
 };
 
-/// Runs the scenarios named on the command line: `node ts1.mjs URL SCENARIO...`.
+/// Runs the scenarios named on the command line: `node ts1.mjs URL SCENARIO...`. Or obeys: `node ts1.mjs puppet`.
 export async function main(sdk) {
+  if (process.argv[2] === "puppet") return (await import("./puppet.mjs")).obey(sdk);
   const [url, ...names] = process.argv.slice(2);
   let passed = 0;
   let failed = 0;
@@ -114,7 +115,7 @@ async function connect(sdk, url, options) {
 }
 
 /// A transport, and a record of what it sends and gets.
-function newTransport(sdk, url) {
+export function newTransport(sdk, url, headers) {
   const wire = [];
   const watched = async (target, init) => {
     const response = await fetch(target, init);
@@ -130,10 +131,10 @@ function newTransport(sdk, url) {
     const flush = () => void (exchange.ended = true);
     return new Response(response.body.pipeThrough(new TransformStream({ flush })), response);
   };
-  return { transport: new sdk.Transport(new URL(url), { fetch: watched }), wire };
+  return { transport: new sdk.Transport(new URL(url), { fetch: watched, requestInit: { headers } }), wire };
 }
 
-async function call(client, name, args = {}) {
+export async function call(client, name, args = {}) {
   const { content } = await client.callTool({ name, arguments: args });
   return content[0].text;
 }

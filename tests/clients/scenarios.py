@@ -7,6 +7,8 @@ import sys
 import traceback
 from urllib.parse import urlsplit
 
+import puppet
+
 MIB = "x" * 1024 * 1024
 NOT_FOUND = '{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"}}'
 
@@ -103,9 +105,11 @@ SCENARIOS = {scenario.__name__: scenario for scenario in [tools, stream, delete,
 
 
 def main(sdk):
-    """Runs the scenarios named on the command line: `python mcp1.py URL SCENARIO...`."""
+    """Runs the scenarios named on the command line: `python mcp1.py URL SCENARIO...`. Or obeys: `python mcp1.py puppet`."""
     # They warn of a DELETE that is answered 202.
     logging.getLogger("mcp").setLevel(logging.ERROR)
+    if sys.argv[1] == "puppet":
+        return asyncio.run(puppet.obey(sdk))
     url, *names = sys.argv[1:]
     passed = failed = 0
     for name in names:
