@@ -125,6 +125,16 @@ pub use self::{
 
 #[cfg(feature = "rmcp")]
 pub use self::rmcp::RmcpSessionStore;
+#[cfg(feature = "postgres")]
+pub use self::store::PostgresStore;
+#[cfg(feature = "redis")]
+pub use self::store::RedisStore;
+#[cfg(feature = "sqlite")]
+pub use self::store::SqliteStore;
+#[cfg(feature = "redis")]
+pub use redis;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use sqlx;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

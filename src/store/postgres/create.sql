@@ -1,0 +1,91 @@
+-- A birth. One row answers what became of it.
+with
+-- Touches no row. What counts is that this statement takes the table's lock before it looks at anything: a revocation
+-- holds that lock alone until it has left its mark, so a birth is either recorded before it and ended by it, or sees
+-- the mark.
+gate as (
+  delete from "mcp_sessions_revoked" where false
+),
+clock as materialized (
+  select clock_timestamp() as now
+),
+facts as materialized (
+  select
+    exists (
+      select from "mcp_sessions_revoked"
+      -- now() is when this statement arrived, before it waited for any lock.
+      where scope = $2 and at >= now() - $14::bigint * interval '1 microsecond'
+        and (everyone or principal is not distinct from $3)
+    ) as revoked,
+    exists (
+      select from "mcp_sessions" where reference = $1 and expires > clock.now
+    ) as taken,
+    $12::bigint is not null and $3 is not null and $12 <= (
+      select count(*) from (
+        select from "mcp_sessions"
+        where scope = $2 and principal = $3 and expires > clock.now limit $12
+      ) own
+    ) as principal_full,
+    $11::bigint is not null and $11 <= (
+      select count(*) from (
+        select from "mcp_sessions" where scope = $2 and expires > clock.now limit $11
+      ) everyone
+    ) as total_full
+  from clock
+),
+-- References are evenly spread, so those that follow a new one are a fair sample.
+sample as materialized (
+  (select reference from "mcp_sessions"
+    where (select principal_full and not revoked and not taken and $13::bigint is not null from facts)
+      and scope = $2 and principal = $3 and expires > (select now from clock)
+    limit 64)
+  union all
+  (select reference from "mcp_sessions"
+    where (select total_full and not principal_full and not revoked and not taken and $13 is not null from facts)
+      and scope = $2 and expires > (select now from clock) and reference > $1
+    order by reference limit 64)
+  union all
+  (select reference from "mcp_sessions"
+    where (select total_full and not principal_full and not revoked and not taken and $13 is not null from facts)
+      and scope = $2 and expires > (select now from clock) and reference < $1
+    order by reference limit 64)
+),
+victim as materialized (
+  select reference from "mcp_sessions"
+  where reference in (select reference from sample)
+    and touched <= clock_timestamp() - $13 * interval '1 microsecond'
+  order by used, touched limit 1
+  -- One that is being touched right now is in use.
+  for update skip locked
+),
+gone as (
+  delete from "mcp_sessions" where reference in (select reference from victim)
+  returning reference
+),
+born as (
+  insert into "mcp_sessions" as old (
+    reference, scope, principal, by_layer, client_name, client_version, protocol_version, initialize_params,
+    born, touched, used, expires, ends
+  )
+  select
+    $1, $2, $3, $4, $5, $6, $7, $8,
+    clock.now, clock.now, false,
+    clock.now + $9::bigint * interval '1 microsecond', clock.now + $10::bigint * interval '1 microsecond'
+  from clock, facts
+  where not revoked and (not principal_full and not total_full or exists (select from gone))
+  on conflict (reference) do update set
+    scope = excluded.scope, principal = excluded.principal, by_layer = excluded.by_layer,
+    client_name = excluded.client_name, client_version = excluded.client_version,
+    protocol_version = excluded.protocol_version, initialize_params = excluded.initialize_params,
+    born = excluded.born, touched = excluded.touched, used = excluded.used,
+    expires = excluded.expires, ends = excluded.ends
+  -- An expired session that nobody has swept away yet is no session.
+  where old.expires <= clock_timestamp()
+  returning reference
+)
+select
+  revoked, taken, principal_full, total_full,
+  exists (select from born) as is_new,
+  (select reference from gone) as evicted,
+  (select count(pg_notify('mcp_sessions', {name} || ' evicted')) from gone) as told
+from facts

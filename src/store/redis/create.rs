@@ -1,0 +1,255 @@
+//! Birth: one script on one server; on a cluster the other shards are asked first.
+
+use std::{
+    num::NonZeroU64,
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use ::redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, from_redis_value};
+
+use super::{
+    ALLOW_OOM, COMMON, DENY_OOM, RedisStore,
+    connection::Script,
+    directory::SHARDS,
+    fields::{hex, reference, whose, write},
+    microseconds, milliseconds,
+};
+use crate::{
+    id::SessionRef,
+    session::Session,
+    store::{AtLimit, Created, EndReason, Limit, Terms},
+};
+
+/// Whether the server is of a cluster, where no script may touch two shards. Learnt from its first refusal.
+#[derive(Default)]
+pub(super) struct Cluster(AtomicBool);
+
+/// What is to be born, and on what terms.
+struct Birth<'a> {
+    session: &'a Session,
+    terms: &'a Terms,
+    /// Since when.
+    asked: Instant,
+    /// Its reference, in digits.
+    name: String,
+    /// Its scope and owner in the index.
+    whose: String,
+}
+
+impl RedisStore {
+    /// [`create`](crate::SessionStore::create).
+    pub(super) async fn create_within(
+        &self,
+        session: &Session,
+        terms: &Terms,
+    ) -> RedisResult<Created> {
+        let birth = Birth {
+            session,
+            terms,
+            asked: Instant::now(),
+            name: hex(session.reference().as_bytes()),
+            whose: whose(session.owner()),
+        };
+        let mut victim = None;
+        loop {
+            let on_cluster = self.cluster.0.load(Ordering::Relaxed);
+            let elsewhere = match on_cluster && birth.is_limited() {
+                true => self.count_elsewhere(&birth).await?,
+                false => [0, 0],
+            };
+            match self.try_create(&birth, on_cluster, elsewhere).await {
+                Err(error) if is_cross_slot(&error) && !on_cluster => {
+                    self.cluster.0.store(true, Ordering::Relaxed);
+                }
+                // There were too many expired entries to remove in one step.
+                Ok(None) => {}
+                Ok(Some(Created::Full(limit))) if on_cluster && victim.is_none() => {
+                    victim = self.evict_anywhere(&birth, limit).await?;
+                    if victim.is_none() {
+                        return Ok(Created::Full(limit));
+                    }
+                }
+                Ok(Some(Created::New { .. })) if on_cluster => {
+                    return Ok(Created::New {
+                        left: None,
+                        evicted: victim,
+                    });
+                }
+                Ok(Some(created)) => return Ok(created),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Runs the script, which counts all shards, or on a cluster its own and what there is elsewhere. `None`: ask again.
+    async fn try_create(
+        &self,
+        birth: &Birth<'_>,
+        on_cluster: bool,
+        elsewhere: [u64; 2],
+    ) -> RedisResult<Option<Created>> {
+        static CREATE: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(&[
+                DENY_OOM,
+                COMMON,
+                include_str!("sample.lua"),
+                include_str!("create.lua"),
+            ])
+        });
+        let (
+            Birth {
+                terms, name, whose, ..
+            },
+            shard,
+        ) = (birth, self.shard(&birth.name[..1]));
+        let mut keys = vec![
+            format!("{shard}s:{name}"),
+            shard.all_ended(&whose[..16]),
+            shard.all_ended(whose),
+        ];
+        keys.extend(shard.index());
+        if birth.is_limited() && !on_cluster {
+            keys.extend(others(name).flat_map(|digit| self.shard(digit).index()));
+        }
+        let untouched = match terms.at_limit {
+            AtLimit::Evict { untouched } if !on_cluster => Some(microseconds(untouched)),
+            _ => None,
+        };
+        let answer = CREATE
+            .run(&self.connection, &keys, |command| {
+                command
+                    .arg(whose)
+                    .arg(milliseconds(birth.first_idle()))
+                    .arg(or_empty(terms.life.map(milliseconds)))
+                    .arg(milliseconds(terms.idle) / 4)
+                    .arg(microseconds(birth.begun()))
+                    .arg(or_empty(terms.total))
+                    .arg(elsewhere[0])
+                    .arg(or_empty(birth.per_principal()))
+                    .arg(elsewhere[1])
+                    .arg(or_empty(untouched))
+                    .arg(self.channel());
+                write(command, birth.session.record());
+            })
+            .await?;
+        let (outcome, left, victim, all_ended): (String, i64, Option<String>, i64) =
+            from_redis_value(answer)?;
+        Ok(match outcome.as_str() {
+            // The command may have been long on its way, and its owner's sessions been ended meanwhile.
+            "new" if (0..=microseconds(birth.begun())).contains(&all_ended) => {
+                self.end_session(birth.session.reference(), None, EndReason::Revoked)
+                    .await?;
+                Some(Created::Revoked)
+            }
+            "new" => Some(Created::New {
+                left: left.try_into().ok(),
+                evicted: victim.and_then(|name| reference(&name)),
+            }),
+            "exists" => Some(Created::Exists),
+            "revoked" => Some(Created::Revoked),
+            "full:principal" => Some(Created::Full(Limit::PerPrincipal)),
+            "full:total" => Some(Created::Full(Limit::Total)),
+            _ => None,
+        })
+    }
+
+    /// How many sessions the scope and the owner have in the other shards.
+    async fn count_elsewhere(&self, birth: &Birth<'_>) -> RedisResult<[u64; 2]> {
+        let prefixes = [Limit::Total, Limit::PerPrincipal].map(|limit| birth.among(limit));
+        let mut sum = [0, 0];
+        for digit in others(&birth.name) {
+            let there = self.count_in(digit, &prefixes).await?;
+            sum = [sum[0] + there[0], sum[1] + there[1]];
+        }
+        Ok(sum)
+    }
+
+    /// On a cluster: ends the session that may go and was longest untouched, of a sample of each shard.
+    async fn evict_anywhere(
+        &self,
+        birth: &Birth<'_>,
+        limit: Limit,
+    ) -> RedisResult<Option<SessionRef>> {
+        static OLDEST: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(&[
+                ALLOW_OOM,
+                COMMON,
+                include_str!("sample.lua"),
+                include_str!("oldest.lua"),
+            ])
+        });
+        static EVICT: LazyLock<Script> =
+            LazyLock::new(|| Script::new(&[ALLOW_OOM, COMMON, include_str!("evict.lua")]));
+        let AtLimit::Evict { untouched } = birth.terms.at_limit else {
+            return Ok(None);
+        };
+        let (among, untouched) = (birth.among(limit), microseconds(untouched));
+        let mut oldest: Option<(bool, i64, String)> = None;
+        for digit in SHARDS {
+            let answer = OLDEST
+                .run(&self.connection, &self.shard(digit).index(), |command| {
+                    command.arg(&among).arg(&birth.name).arg(untouched);
+                })
+                .await?;
+            // Without any request since its birth, then the longest untouched: the order of the tuple.
+            oldest = oldest.max(from_redis_value(answer)?);
+        }
+        let Some(victim) = oldest.and_then(|(_, _, name)| reference(&name)) else {
+            return Ok(None);
+        };
+        let answer = EVICT
+            .run(&self.connection, &self.keys(&victim), |command| {
+                command.arg(untouched).arg(self.channel());
+            })
+            .await?;
+        Ok(from_redis_value::<bool>(answer)?.then_some(victim))
+    }
+}
+
+impl Birth<'_> {
+    fn is_limited(&self) -> bool {
+        self.terms.total.is_some() || self.per_principal().is_some()
+    }
+
+    /// Nobody is not a principal.
+    fn per_principal(&self) -> Option<NonZeroU64> {
+        let somebody = self.session.owner().principal.is_some();
+        self.terms.per_principal.filter(|_| somebody)
+    }
+
+    /// How long it lives without a request.
+    fn first_idle(&self) -> Duration {
+        let unused = self.terms.idle.min(self.terms.newborn);
+        self.terms.life.map_or(unused, |life| life.min(unused))
+    }
+
+    /// How long ago it began, by now.
+    fn begun(&self) -> Duration {
+        self.terms.begun.saturating_add(self.asked.elapsed())
+    }
+
+    /// What the entries of those begin with that count for this limit.
+    fn among(&self, limit: Limit) -> String {
+        match limit {
+            Limit::Total => format!("s{}", &self.whose[..16]),
+            Limit::PerPrincipal => format!("o{}", self.whose),
+        }
+    }
+}
+
+/// The shards that this reference is not in.
+fn others(name: &str) -> impl Iterator<Item = &'static str> {
+    SHARDS.into_iter().filter(|digit| !name.starts_with(digit))
+}
+
+fn is_cross_slot(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::CrossSlot)
+}
+
+fn or_empty(number: Option<impl ToString>) -> String {
+    number.map_or(String::new(), |number| number.to_string())
+}

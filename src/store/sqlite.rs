@@ -1,0 +1,489 @@
+//! Sessions in an SQLite file, for one process whose sessions survive a restart.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sqlx::{Error, Row as _, SqlStr, Sqlite, SqlitePool, Transaction, sqlite::SqliteRow};
+use tokio::sync::broadcast;
+
+use super::{
+    BoxFuture, Created, Directory, EndReason, Feed, FeedEvent, Found, Listed, SessionStore,
+    StoreError, StoreErrorKind, Terms, Whose,
+    sql::{self, Stored, Table, heard},
+};
+use crate::{
+    id::{SessionId, SessionRef},
+    owner::{Owner, Scope},
+    session::Session,
+};
+
+mod birth;
+
+/// Sessions in an SQLite file (3.42 or later), for one process whose sessions survive a restart.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use mcp_session_layer::{McpSessionLayer, SqliteStore, sqlx::sqlite::*};
+///
+/// # async fn run() -> anyhow::Result<()> {
+/// let options = SqliteConnectOptions::new()
+///     .filename("sessions.db")
+///     .create_if_missing(true)
+///     .journal_mode(SqliteJournalMode::Wal)
+///     .busy_timeout(Duration::from_secs(2));
+/// let pool = SqlitePoolOptions::new()
+///     .acquire_timeout(Duration::from_secs(2))
+///     .connect_with(options)
+///     .await?;
+/// let store = SqliteStore::new(pool);
+/// store.migrate().await?;
+/// tokio::spawn(store.clone().keep_swept(Duration::from_secs(60)));
+/// let layer = McpSessionLayer::new(store);
+/// # let _: McpSessionLayer<SqliteStore> = layer;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Pool
+///
+/// The pool is yours, and so are its settings. Use write-ahead logging, or readers and writers wait for each other; leave
+/// `synchronous` at `FULL`, or a power cut may bring an ended session back; keep `busy_timeout` and `acquire_timeout`
+/// below the three seconds for which the layer waits. Each connection to `:memory:` is a database of its own, so it
+/// takes a pool of exactly one connection that never expires.
+///
+/// # Tables
+///
+/// [`migrate`](Self::migrate) creates them, or run `migrations/sqlite/*.sql` of this crate as you run your own
+/// migrations. Rows are keyed by the [`SessionRef`]: a stolen file holds no usable id. The clock is the
+/// database's, which is the machine's, in milliseconds.
+///
+/// # Limits
+///
+/// Exact: SQLite has one writer at a time.
+///
+/// # Feed
+///
+/// Within the process, between clones: one [`new`](Self::new) for each file, please, and clone that.
+#[derive(Clone)]
+pub struct SqliteStore(Arc<Inner>);
+
+struct Inner {
+    pool: SqlitePool,
+    table: Table,
+    load: SqlStr,
+    touch: SqlStr,
+    claim: SqlStr,
+    ends: broadcast::Sender<FeedEvent>,
+}
+
+impl SqliteStore {
+    /// A store in the table `mcp_sessions`. Nothing is opened until it is used.
+    #[must_use]
+    pub fn new(pool: SqlitePool) -> Self {
+        Self::on(pool, Table::default())
+    }
+
+    /// The same in another table.
+    ///
+    /// # Panics
+    ///
+    /// Unless the name is 1 to 40 ASCII letters, digits and underscores.
+    #[must_use]
+    pub fn with_table(self, name: &str) -> Self {
+        Self::on(self.0.pool.clone(), Table::new(name))
+    }
+
+    fn on(pool: SqlitePool, table: Table) -> Self {
+        Self(Arc::new(Inner {
+            load: table.sql(&format!(
+                "select {COLUMNS}, initialize_params
+                from \"mcp_sessions\" left join \"mcp_sessions_params\" using (reference)
+                where reference = ?1 and expires > {NOW}"
+            )),
+            touch: table.sql(&extend("used = true", "principal is ?3")),
+            claim: table.sql(&extend(
+                "used = true, principal = ?3",
+                "(principal is null or principal is ?3)",
+            )),
+            ends: broadcast::channel(CAPACITY).0,
+            pool,
+            table,
+        }))
+    }
+
+    /// Creates the tables if they are not there. Safe to run at every start.
+    ///
+    /// # Errors
+    ///
+    /// When the file is locked, full or read-only.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let migrated = async {
+            let mut transaction = self.0.begin().await?;
+            for migration in MIGRATIONS {
+                sqlx::raw_sql(self.0.table.sql(migration))
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+            transaction.commit().await
+        };
+        migrated.await.map_err(failed("create the tables"))
+    }
+
+    /// Deletes up to a thousand expired sessions and says how many it found. They are absent without that; it
+    /// is for the disk.
+    ///
+    /// # Errors
+    ///
+    /// When the file is locked, full or read-only.
+    pub async fn sweep(&self) -> Result<u64, StoreError> {
+        let pool = &self.0.pool;
+        let swept = async {
+            let old = format!(
+                "delete from \"mcp_sessions\" where reference in (
+                    select reference from \"mcp_sessions\" where expires <= {NOW} limit ?1
+                )"
+            );
+            let old = sqlx::query(self.0.table.sql(&old)).bind(BATCH);
+            let swept = old.execute(pool).await?.rows_affected();
+            let marks =
+                format!("delete from \"mcp_sessions_revoked\" where at < {NOW} - 60 * 60 * 1000");
+            let marks = sqlx::query(self.0.table.sql(&marks));
+            marks.execute(pool).await.map(|_| swept)
+        };
+        swept.await.map_err(failed("sweep expired sessions"))
+    }
+
+    /// Sweeps now and then, and goes on after errors. Spawn it; it ends when the pool is closed.
+    pub async fn keep_swept(self, every: Duration) {
+        while !self.0.pool.is_closed() {
+            match self.sweep().await {
+                // There may be more.
+                Ok(swept) if swept >= u64::from(BATCH) => continue,
+                Ok(_) => {}
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "expired sessions will be swept later");
+                }
+            }
+            tokio::time::sleep(every).await;
+        }
+    }
+
+    /// Touches, or claims.
+    async fn extend(
+        &self,
+        (sql, doing): (&SqlStr, &'static str),
+        id: &SessionId,
+        owner: &Owner,
+        idle: Duration,
+    ) -> Result<Option<Found>, StoreError> {
+        let found = sqlx::query_as::<_, Stored>(sql.clone())
+            .bind(&id.reference().as_bytes()[..])
+            .bind(sql::scope(&owner.scope))
+            .bind(sql::principal(owner))
+            .bind(millis(idle))
+            // Not `fetch_optional`, which leaves before the change is committed.
+            .fetch_all(&self.0.pool)
+            .await;
+        let mut found = found.map_err(failed(doing))?;
+        Ok(found.pop().map(|stored| stored.found(id)))
+    }
+
+    /// Ends one session, of this scope if there is one.
+    async fn end_one(
+        &self,
+        doing: &'static str,
+        reference: SessionRef,
+        scope: Option<&Scope>,
+        reason: EndReason,
+    ) -> Result<bool, StoreError> {
+        let end = sqlx::query(self.0.table.sql(&format!(
+            "delete from \"mcp_sessions\"
+            where reference = ?1 and scope = coalesce(?2, scope) and expires > {NOW}
+            returning reference"
+        )))
+        .bind(&reference.as_bytes()[..])
+        .bind(scope.map(sql::scope));
+        let inner = Arc::clone(&self.0);
+        finished(doing, async move {
+            let gone = end.fetch_all(&inner.pool).await?;
+            inner.announce(&gone, reason)
+        })
+        .await
+        .map(|ended| !ended.is_empty())
+    }
+}
+
+impl Inner {
+    /// A transaction that writes. It waits here until no other does, and not halfway.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, Error> {
+        self.pool.begin_with("begin immediate").await
+    }
+
+    /// Says that these sessions were ended, and which they were.
+    fn announce(&self, gone: &[SqliteRow], reason: EndReason) -> Result<Vec<SessionRef>, Error> {
+        let reference = |row: &SqliteRow| sql::reference(row.try_get("reference")?);
+        let ended: Vec<_> = gone.iter().map(reference).collect::<Result<_, _>>()?;
+        for &reference in &ended {
+            // An error means that nobody listens.
+            _ = self.ends.send(FeedEvent::Ended { reference, reason });
+        }
+        Ok(ended)
+    }
+
+    async fn end_all(&self, whose: &Whose, reason: EndReason) -> Result<u64, Error> {
+        let mut transaction = self.begin().await?;
+        let mark = format!(
+            "insert into \"mcp_sessions_revoked\" (scope, everyone, principal, at)
+            values (?1, ?2, ?3, {NOW})"
+        );
+        sqlx::query(self.table.sql(&mark))
+            .bind(sql::scope(whose.scope()))
+            .bind(matches!(whose, Whose::Scope(_)))
+            .bind(principal(whose))
+            .execute(&mut *transaction)
+            .await?;
+        let end = format!(
+            "delete from \"mcp_sessions\" where {} and expires > {NOW} returning reference",
+            meant(whose)
+        );
+        let gone = sqlx::query(self.table.sql(&end))
+            .bind(sql::scope(whose.scope()))
+            .bind(principal(whose))
+            .fetch_all(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        let ended = self.announce(&gone, reason)?;
+        // The clock shows milliseconds: a birth that begins after this must not look as old as the mark.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        Ok(ended.len() as u64)
+    }
+}
+
+impl SessionStore for SqliteStore {
+    async fn create(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
+        let (inner, session, terms) = (Arc::clone(&self.0), session.clone(), terms.clone());
+        let asked = Instant::now();
+        finished("create a session", async move {
+            inner.create(&session, &terms, asked).await
+        })
+        .await
+    }
+
+    async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
+        let found = sqlx::query_as::<_, Stored>(self.0.load.clone())
+            .bind(&id.reference().as_bytes()[..])
+            .fetch_optional(&self.0.pool)
+            .await;
+        let found = found.map_err(failed("load a session"))?;
+        Ok(found.map(|stored| stored.found(id)))
+    }
+
+    async fn touch(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        idle: Duration,
+    ) -> Result<Option<Found>, StoreError> {
+        self.extend((&self.0.touch, "touch a session"), id, owner, idle)
+            .await
+    }
+
+    async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
+        self.end_one("delete a session", id.reference(), None, reason)
+            .await
+    }
+
+    async fn claim(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        idle: Duration,
+    ) -> Result<Option<Found>, StoreError> {
+        self.extend((&self.0.claim, "claim a session"), id, owner, idle)
+            .await
+    }
+
+    fn directory(&self) -> Option<&dyn Directory> {
+        Some(self)
+    }
+
+    fn feed(&self) -> Option<Feed> {
+        Some(heard(self.0.ends.subscribe(), ()))
+    }
+}
+
+impl Directory for SqliteStore {
+    fn count<'a>(&'a self, whose: &'a Whose) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let count = format!(
+                "select count(*) from \"mcp_sessions\" where {} and expires > {NOW}",
+                meant(whose)
+            );
+            sqlx::query_scalar::<_, i64>(self.0.table.sql(&count))
+                .bind(sql::scope(whose.scope()))
+                .bind(principal(whose))
+                .fetch_one(&self.0.pool)
+                .await
+                .map(i64::unsigned_abs)
+                .map_err(failed("count sessions"))
+        })
+    }
+
+    fn list<'a>(
+        &'a self,
+        whose: &'a Whose,
+        after: Option<&'a SessionRef>,
+        at_most: usize,
+    ) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
+        Box::pin(async move {
+            let list = format!(
+                "select {COLUMNS}, null as initialize_params from \"mcp_sessions\"
+                where {} and expires > {NOW} and reference > ?3
+                order by reference limit ?4",
+                meant(whose)
+            );
+            let found = sqlx::query_as::<_, Stored>(self.0.table.sql(&list))
+                .bind(sql::scope(whose.scope()))
+                .bind(principal(whose))
+                .bind(after.map_or(&[][..], |after| after.as_bytes()))
+                .bind(i64::try_from(at_most).unwrap_or(i64::MAX))
+                .fetch_all(&self.0.pool)
+                .await;
+            let found = found.map_err(failed("list sessions"))?;
+            Ok(found.into_iter().map(Stored::listed).collect())
+        })
+    }
+
+    fn end<'a>(
+        &'a self,
+        scope: &'a Scope,
+        reference: &'a SessionRef,
+        reason: EndReason,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(self.end_one("end a session", *reference, Some(scope), reason))
+    }
+
+    fn end_all<'a>(
+        &'a self,
+        whose: &'a Whose,
+        reason: EndReason,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        let (inner, whose) = (Arc::clone(&self.0), whose.clone());
+        Box::pin(finished("end all sessions of an owner", async move {
+            inner.end_all(&whose, reason).await
+        }))
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("table", &self.0.table.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Finishes this although the caller may be dropped meanwhile: what was ended must be announced.
+async fn finished<T: Send + 'static>(
+    doing: &'static str,
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::spawn(work).await {
+        Ok(answer) => answer.map_err(failed(doing)),
+        // The runtime is shutting down.
+        Err(stopped) => {
+            Err(StoreError::new(StoreErrorKind::Unavailable, doing).with_source(stopped))
+        }
+    }
+}
+
+/// A statement that extends the sessions of this condition.
+fn extend(set: &str, condition: &str) -> String {
+    format!(
+        "update \"mcp_sessions\" set {set}, touched = {NOW}, expires = max(
+            expires, min({NOW} + ?4, coalesce(ends, {NOW} + ?4))
+        )
+        where reference = ?1 and scope = ?2 and {condition} and expires > {NOW}
+        returning {COLUMNS}, null as initialize_params"
+    )
+}
+
+/// The condition of the sessions that are meant, with the scope as `?1` and the principal, or null, as `?2`.
+fn meant(whose: &Whose) -> &'static str {
+    match whose {
+        Whose::Scope(_) => "scope = ?1 and ?2 is null",
+        Whose::Owner(_) => "scope = ?1 and principal is ?2",
+    }
+}
+
+fn principal(whose: &Whose) -> Option<&[u8]> {
+    match whose {
+        Whose::Scope(_) => None,
+        Whose::Owner(owner) => sql::principal(owner),
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    sql::micros(duration) / 1000
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(Error) -> StoreError {
+    move |error| StoreError::new(kind(&error), doing).with_source(error)
+}
+
+fn kind(error: &Error) -> StoreErrorKind {
+    match error {
+        Error::Io(_) | Error::PoolTimedOut | Error::WorkerCrashed => StoreErrorKind::Unavailable,
+        Error::ColumnDecode { .. } | Error::Decode(_) => StoreErrorKind::Corrupt,
+        Error::Database(error) => {
+            let code = error.code().and_then(|code| code.parse::<u32>().ok());
+            kind_of_code(code.unwrap_or_default())
+        }
+        _ => StoreErrorKind::Failed,
+    }
+}
+
+/// What a result code says (<https://sqlite.org/rescode.html>). Its lowest byte is the primary one.
+fn kind_of_code(code: u32) -> StoreErrorKind {
+    match code & 0xFF {
+        // Busy, locked, out of memory, interrupted, I/O error, full, cannot open, locking protocol.
+        5 | 6 | 7 | 9 | 10 | 13 | 14 | 15 => StoreErrorKind::Unavailable,
+        // Corrupt, not a database.
+        11 | 26 => StoreErrorKind::Corrupt,
+        _ => StoreErrorKind::Failed,
+    }
+}
+
+/// Milliseconds since 1970. Within a statement it is always the same.
+macro_rules! now {
+    () => {
+        "cast(round(unixepoch('subsec') * 1000) as integer)"
+    };
+}
+
+const NOW: &str = now!();
+
+const COLUMNS: &str = concat!(
+    "reference, scope, principal, by_layer, client_name, client_version, protocol_version,",
+    "(",
+    now!(),
+    " - born) * 1000 as age,",
+    "(expires - ",
+    now!(),
+    ") * 1000 as idle_left,",
+    "(ends - ",
+    now!(),
+    ") * 1000 as life_left",
+);
+
+const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_sessions.sql")];
+
+/// How many rows one sweep deletes at most.
+const BATCH: u32 = 1000;
+
+/// How many events a slow subscriber may be behind before it hears of a gap instead.
+const CAPACITY: usize = 1024;

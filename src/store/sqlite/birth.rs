@@ -1,0 +1,210 @@
+//! A birth. SQLite cannot delete and insert in one statement, so it is a transaction.
+
+use std::time::Instant;
+
+use sqlx::{Error, SqliteConnection, sqlite::SqliteRow};
+
+use super::{Inner, NOW, millis};
+use crate::{
+    session::{Issuer, Session},
+    store::{AtLimit, Created, EndReason, Limit, Terms, sql},
+};
+
+impl Inner {
+    pub(super) async fn create(
+        &self,
+        session: &Session,
+        terms: &Terms,
+        asked: Instant,
+    ) -> Result<Created, Error> {
+        let mut transaction = self.begin().await?;
+        let facts = self.facts(&mut transaction, session, terms, asked).await?;
+        if facts.revoked {
+            return Ok(Created::Revoked);
+        }
+        if facts.taken {
+            return Ok(Created::Exists);
+        }
+        let mut evicted = Vec::new();
+        if let Some(limit) = facts.reached(terms) {
+            if let AtLimit::Evict { untouched } = terms.at_limit {
+                let untouched = millis(untouched);
+                evicted = self
+                    .evict(&mut transaction, session, limit, untouched)
+                    .await?;
+            }
+            if evicted.is_empty() {
+                return Ok(Created::Full(limit));
+            }
+        }
+        self.insert(&mut transaction, session, terms).await?;
+        transaction.commit().await?;
+
+        let evicted = self.announce(&evicted, EndReason::Evicted)?;
+        let live = (facts.total + 1).saturating_sub(evicted.len() as u64);
+        Ok(Created::New {
+            left: terms.total.map(|limit| limit.get().saturating_sub(live)),
+            evicted: evicted.first().copied(),
+        })
+    }
+
+    async fn facts(
+        &self,
+        connection: &mut SqliteConnection,
+        session: &Session,
+        terms: &Terms,
+        asked: Instant,
+    ) -> Result<Facts, Error> {
+        // Waiting for the other writers is part of the birth. The last millisecond is for the rounding.
+        let begun = terms.begun.saturating_add(asked.elapsed());
+        let owner = session.owner();
+        let facts = format!(
+            "select
+                exists (
+                    select 1 from \"mcp_sessions_revoked\"
+                    where scope = ?2 and at > {NOW} - ?4 and (everyone or principal is ?3)
+                ) as revoked,
+                exists (
+                    select 1 from \"mcp_sessions\" where reference = ?1 and expires > {NOW}
+                ) as taken,
+                iif(?5, (
+                    select count(*) from \"mcp_sessions\" where scope = ?2 and expires > {NOW}
+                ), 0) as total,
+                iif(?6, (
+                    select count(*) from \"mcp_sessions\"
+                    where scope = ?2 and principal = ?3 and expires > {NOW}
+                ), 0) as own"
+        );
+        let facts = sqlx::query_as::<_, (bool, bool, i64, i64)>(self.table.sql(&facts))
+            .bind(&session.reference().as_bytes()[..])
+            .bind(sql::scope(&owner.scope))
+            .bind(sql::principal(owner))
+            .bind(millis(begun) + 1)
+            .bind(terms.total.is_some())
+            .bind(terms.per_principal.is_some())
+            .fetch_one(connection)
+            .await;
+        facts.map(|(revoked, taken, total, own)| Facts {
+            revoked,
+            taken,
+            total: total.unsigned_abs(),
+            own: own.unsigned_abs(),
+        })
+    }
+
+    /// Deletes the one of a sample that was longest untouched, if it was so for long enough.
+    async fn evict(
+        &self,
+        connection: &mut SqliteConnection,
+        newcomer: &Session,
+        limit: Limit,
+        untouched: i64,
+    ) -> Result<Vec<SqliteRow>, Error> {
+        let owner = newcomer.owner();
+        let (own, principal) = match limit {
+            Limit::PerPrincipal => ("principal = ?3", sql::principal(owner)),
+            Limit::Total => ("?3 is null", None),
+        };
+        // References are evenly spread, so those that follow a new one are a fair sample.
+        let sample = |around: &str| {
+            format!(
+                "select * from (
+                    select reference, touched, used from \"mcp_sessions\"
+                    where reference {around} ?1 and scope = ?2 and {own} and expires > {NOW}
+                    order by reference limit 64
+                )"
+            )
+        };
+        let evict = format!(
+            "delete from \"mcp_sessions\" where reference = (
+                select reference from ({} union all {})
+                where touched <= {NOW} - ?4 order by used, touched limit 1
+            )
+            returning reference",
+            sample(">"),
+            sample("<")
+        );
+        sqlx::query(self.table.sql(&evict))
+            .bind(&newcomer.reference().as_bytes()[..])
+            .bind(sql::scope(&owner.scope))
+            .bind(principal)
+            .bind(untouched)
+            .fetch_all(connection)
+            .await
+    }
+
+    async fn insert(
+        &self,
+        connection: &mut SqliteConnection,
+        session: &Session,
+        terms: &Terms,
+    ) -> Result<(), Error> {
+        let reference = &session.reference().as_bytes()[..];
+        let record = session.record();
+        let client = record.client.as_ref();
+        let first = terms.newborn.min(terms.idle);
+
+        // An expired session that nobody has swept away yet is no session.
+        sqlx::query(
+            self.table
+                .sql("delete from \"mcp_sessions\" where reference = ?1"),
+        )
+        .bind(reference)
+        .execute(&mut *connection)
+        .await?;
+        let insert = format!(
+            "insert into \"mcp_sessions\" (
+                reference, scope, principal, by_layer, client_name, client_version, protocol_version,
+                born, touched, used, expires, ends
+            )
+            values (?1, ?2, ?3, ?4, ?5, ?6, ?7, {NOW}, {NOW}, false, {NOW} + ?8, {NOW} + ?9)"
+        );
+        sqlx::query(self.table.sql(&insert))
+            .bind(reference)
+            .bind(sql::scope(&record.owner.scope))
+            .bind(sql::principal(&record.owner))
+            .bind(record.issuer == Issuer::Layer)
+            .bind(client.map(|client| client.name.as_bytes()))
+            .bind(client.map(|client| client.version.as_bytes()))
+            .bind(record.protocol_version.as_deref().map(str::as_bytes))
+            .bind(millis(terms.life.map_or(first, |life| first.min(life))))
+            .bind(terms.life.map(millis))
+            .execute(&mut *connection)
+            .await?;
+        if let Some(params) = &record.initialize_params {
+            sqlx::query(self.table.sql(
+                "insert into \"mcp_sessions_params\" (reference, initialize_params) values (?1, ?2)",
+            ))
+            .bind(reference)
+            .bind(&params[..])
+            .execute(connection)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// What decides on a birth.
+struct Facts {
+    revoked: bool,
+    taken: bool,
+    /// How many sessions the scope has, if that is limited.
+    total: u64,
+    /// How many sessions the principal has in the scope, if that is limited.
+    own: u64,
+}
+
+impl Facts {
+    fn reached(&self, terms: &Terms) -> Option<Limit> {
+        if terms
+            .per_principal
+            .is_some_and(|limit| self.own >= limit.get())
+        {
+            Some(Limit::PerPrincipal)
+        } else if terms.total.is_some_and(|limit| self.total >= limit.get()) {
+            Some(Limit::Total)
+        } else {
+            None
+        }
+    }
+}

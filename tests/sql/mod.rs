@@ -1,0 +1,88 @@
+//! What the tests of the SQL stores share: sessions to keep, and an ear for what `sqlx` and the stores log.
+
+use std::{
+    fmt::Write as _,
+    sync::{Mutex, OnceLock},
+    time::Duration,
+};
+
+use mcp_session_layer::{
+    Issuer, Owner, Principal, Scope, Session, SessionId, SessionRecord,
+    store::{AtLimit, Terms},
+};
+use tracing_subscriber::{Layer, layer::Context, prelude::*, registry::Registry};
+
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// A name that no other test has.
+pub(crate) fn unique() -> String {
+    format!("t{}", SessionId::issue().expose().replace('-', ""))
+}
+
+pub(crate) fn owner(name: &str) -> Owner {
+    Owner {
+        scope: Scope::default(),
+        principal: Some(Principal::new(name)),
+    }
+}
+
+pub(crate) fn session() -> Session {
+    let record = SessionRecord::new(owner("a"), Issuer::Layer);
+    Session::new(SessionId::issue(), record)
+}
+
+pub(crate) fn terms() -> Terms {
+    terms_of(LONG)
+}
+
+pub(crate) fn terms_of(idle: Duration) -> Terms {
+    Terms {
+        idle,
+        newborn: idle,
+        life: None,
+        total: None,
+        per_principal: None,
+        at_limit: AtLimit::Refuse,
+        begun: Duration::ZERO,
+    }
+}
+
+/// Everything that was logged so far and contains this.
+pub(crate) fn logged(part: &str) -> Vec<String> {
+    let log = log().lock().unwrap();
+    log.iter()
+        .filter(|line| line.contains(part))
+        .cloned()
+        .collect()
+}
+
+/// Begins to keep what is logged, by all threads, for a driver may have its own.
+pub(crate) fn listen_to_the_log() {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        let kept = tracing_subscriber::filter::Targets::new()
+            .with_target("sqlx::query", tracing::Level::DEBUG)
+            .with_target("mcp_session_layer", tracing::Level::TRACE);
+        let subscriber = Registry::default().with(Ear.with_filter(kept));
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+    });
+}
+
+struct Ear;
+
+impl<S: tracing::Subscriber> Layer<S> for Ear {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let mut line = format!("{} ", event.metadata().level());
+        event.record(
+            &mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+                _ = write!(line, "{field}={value:?} ");
+            },
+        );
+        log().lock().unwrap().push(line);
+    }
+}
+
+fn log() -> &'static Mutex<Vec<String>> {
+    static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    &LOG
+}
