@@ -1,7 +1,7 @@
 //! An MCP server to deploy: rmcp behind the session layer, with authentication, limits, an admin port and a graceful end.
 //!
 //! ```console
-//! $ cargo run --example server -- --port 3000 --admin-port 3001 --auth s3cret=alice --auth 0ther=bob
+//! $ cargo run --all-features --example server -- --port 3000 --admin-port 3001 --auth s3cret=alice --auth 0ther=bob
 //! ```
 //!
 //! Open a session as alice, and see it on the admin port:
@@ -23,6 +23,7 @@ use std::{
     collections::HashMap,
     net::Ipv4Addr,
     num::NonZeroU64,
+    str::FromStr as _,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -40,7 +41,12 @@ use axum::{
 };
 use clap::Parser;
 use mcp_session_layer::{
-    BoxSessionStore, McpSessionLayer, MemoryStore, Principal, SessionRef, Sessions,
+    BoxSessionStore, CachedStore, McpSessionLayer, MemoryStore, PostgresStore, Principal,
+    RedisStore, RmcpSessionStore, SessionRef, Sessions, SqliteStore,
+    sqlx::{
+        postgres::PgPoolOptions,
+        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
+    },
     store::{Listed, StoreError},
 };
 use rmcp::{
@@ -55,7 +61,7 @@ use rmcp::{
     service::RequestContext,
     tool, tool_handler, tool_router,
     transport::streamable_http_server::{
-        StreamableHttpService, session::local::LocalSessionManager,
+        StreamableHttpServerConfig, StreamableHttpService, session::local::LocalSessionManager,
     },
 };
 use serde::Deserialize;
@@ -69,6 +75,12 @@ struct Options {
     /// The port of the MCP endpoint, at /mcp.
     #[arg(long, default_value_t = 3000)]
     port: u16,
+    /// Where sessions are kept: memory, sqlite://PATH, postgres://.. or redis://..
+    #[arg(long, default_value = "memory")]
+    store: String,
+    /// For how many seconds a node may trust its memory of a session instead of asking the store.
+    #[arg(long)]
+    cached: Option<f64>,
     /// How long a session may be idle, as in 2s, 5m, 1h.
     #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
     idle_timeout: Duration,
@@ -98,7 +110,7 @@ fn token(text: &str) -> Result<(String, Principal), String> {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+pub(crate) async fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,rmcp=warn".into());
     tracing_subscriber::fmt()
         // This part of rmcp writes session ids into its logs, and an id is a secret.
@@ -108,7 +120,8 @@ async fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let options = Options::parse();
-    let layer = layer(&options, BoxSessionStore::new(MemoryStore::new()));
+    let store = open(&options).await?;
+    let layer = layer(&options, store.clone());
     let sessions = layer.sessions();
     let hits = Hits::default();
 
@@ -121,7 +134,7 @@ async fn main() -> anyhow::Result<()> {
 
     let tokens: HashMap<_, _> = options.auth.into_iter().collect();
     let app = Router::new()
-        .route_service("/mcp", mcp(options.idle_timeout))
+        .route_service("/mcp", mcp(options.idle_timeout, store))
         .layer(map_request(move |request: Request| {
             hits.0.fetch_add(1, Relaxed);
             std::future::ready(request)
@@ -141,10 +154,43 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn open(options: &Options) -> anyhow::Result<BoxSessionStore> {
+    let url = options.store.as_str();
+    let store = match url.split_once("://").map_or(url, |(scheme, _)| scheme) {
+        "memory" => BoxSessionStore::new(MemoryStore::new()),
+        "sqlite" => {
+            let file = SqliteConnectOptions::from_str(url)?
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal);
+            let store = SqliteStore::new(SqlitePoolOptions::new().connect_with(file).await?);
+            store.migrate().await?;
+            tokio::spawn(store.clone().keep_swept(SWEEP_EVERY));
+            BoxSessionStore::new(store)
+        }
+        "postgres" | "postgresql" => {
+            let pool = PgPoolOptions::new().acquire_timeout(Duration::from_secs(1));
+            let store = PostgresStore::new(pool.connect(url).await?);
+            store.migrate().await?;
+            tokio::spawn(store.clone().keep_swept(SWEEP_EVERY));
+            BoxSessionStore::new(store)
+        }
+        "redis" | "rediss" => BoxSessionStore::new(RedisStore::connect(url).await?),
+        _ => anyhow::bail!("unknown store: memory, sqlite://PATH, postgres://.. or redis://.."),
+    };
+    Ok(match options.cached {
+        Some(seconds) => {
+            let max_staleness = Duration::try_from_secs_f64(seconds)?;
+            BoxSessionStore::new(CachedStore::new(store, max_staleness))
+        }
+        None => store,
+    })
+}
+
 fn layer(options: &Options, store: BoxSessionStore) -> McpSessionLayer<BoxSessionStore> {
     let mut layer = McpSessionLayer::new(store)
         .with_paths(["/mcp"])
         .with_principal(|parts| Ok(parts.extensions.get::<Principal>().cloned()))
+        .with_initialize_params()
         .with_idle_timeout(options.idle_timeout)
         .with_max_sessions(options.max_sessions);
     if let Some(life) = options.max_lifetime {
@@ -270,12 +316,18 @@ async fn asked_to_stop() {
     }
 }
 
-fn mcp(idle: Duration) -> StreamableHttpService<Tools, LocalSessionManager> {
+fn mcp(
+    idle: Duration,
+    store: BoxSessionStore,
+) -> StreamableHttpService<Tools, LocalSessionManager> {
     // The layer ends sessions and says so. rmcp's own limit counts neither streams nor tools that
     // compute, so it is only a backstop, far above.
     let mut manager = LocalSessionManager::default();
     manager.session_config.keep_alive = Some(idle.max(Duration::from_secs(12 * 60 * 60)) * 2);
-    StreamableHttpService::new(|| Ok(Tools::default()), manager.into(), Default::default())
+    // A session born on another node is restored here when it comes.
+    let mut config = StreamableHttpServerConfig::default();
+    config.session_store = Some(Arc::new(RmcpSessionStore::new(Arc::new(store))));
+    StreamableHttpService::new(|| Ok(Tools::default()), manager.into(), config)
 }
 
 /// One of these is made for each session.
@@ -385,4 +437,5 @@ impl ServerHandler for Tools {
     }
 }
 
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const ABOUT: &str = "about://server";
