@@ -67,7 +67,7 @@ async fn many_born(
 ) -> Vec<Session> {
     stream::iter(0..how_many)
         .map(|_| born(store, owner, terms))
-        .buffer_unordered(200)
+        .buffer_unordered(32)
         .collect()
         .await
 }
