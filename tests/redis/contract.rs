@@ -1,8 +1,8 @@
 //! The store contract, on one server and on a cluster.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use mcp_session_layer::{BoxSessionStore, conformance};
+use mcp_session_layer::{BoxSessionStore, CachedStore, conformance};
 use tokio::time::sleep;
 
 use crate::{cluster, server};
@@ -35,6 +35,27 @@ async fn is_kept_in_an_arc() {
         return;
     };
     conformance::all(&Arc::new(store), sleep).await;
+    server::clean(&url, &prefix).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn is_kept_behind_a_cache() {
+    let Some((store, url, prefix)) = server::shared().await else {
+        return;
+    };
+    // One that remembers nothing. It takes an answer for as old as its question, which on a busy machine is more than
+    // the suite allows where it asks how much time is left.
+    let cached = Arc::new(CachedStore::new(store, Duration::ZERO));
+    let exact = [
+        "a_touch_extends",
+        "times_are_true",
+        "a_claim_extends_as_a_touch_does",
+    ];
+    for case in conformance::CASES {
+        if !exact.contains(case) {
+            conformance::one(case, &cached, sleep).await;
+        }
+    }
     server::clean(&url, &prefix).await;
 }
 

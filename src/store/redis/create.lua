@@ -4,8 +4,8 @@
 --       index outlives it  5 microseconds since the birth began
 --       6 limit of the scope, or ''  7 how many it has elsewhere  8, 9 the same of the owner
 --       10 microseconds untouched to be ended for another, or ''  11 channel  12.. fields and values
-
 -- It answers what became of it, how much room is left, who was evicted, and the microseconds since all were ended.
+
 if is_live(KEYS[1]) then return { 'exists', -1, false, -1 } end
 local all_ended = -1
 for _, at in ipairs(redis.call('MGET', KEYS[2], KEYS[3])) do
