@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -74,8 +74,17 @@ async fn keeps_all_other_rules_with_a_long_memory() {
     }
 }
 
-/// A store whose answers take a while, so that others come in between.
+/// A store to and from which calls take a while, now longer and now shorter, so that others come in between.
 struct Distant(MemoryStore);
+
+impl Distant {
+    async fn travel(&self) {
+        static TRIPS: AtomicUsize = AtomicUsize::new(0);
+        for _ in 0..TRIPS.fetch_add(1, SeqCst) % 7 {
+            yield_now().await;
+        }
+    }
+}
 
 impl SessionStore for Distant {
     async fn create(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
@@ -92,17 +101,16 @@ impl SessionStore for Distant {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
-        yield_now().await;
+        self.travel().await;
         let found = self.0.touch(id, owner, idle).await;
-        yield_now().await;
+        self.travel().await;
         found
     }
 
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
-        yield_now().await;
-        let live = self.0.delete(id, reason).await;
-        yield_now().await;
-        live
+        // Home at once: so touches from before it are still on their way.
+        self.travel().await;
+        self.0.delete(id, reason).await
     }
 }
 
@@ -136,7 +144,7 @@ fn terms() -> Terms {
 async fn no_request_after_a_delete_is_let_in_whatever_was_under_way() {
     // What is remembered wrongly is remembered long enough to be seen.
     let store = Arc::new(CachedStore::new(Distant(MemoryStore::new()), HOUR));
-    for _ in 0..300 {
+    for _ in 0..1000 {
         let mine = session();
         store.create(&mine, &terms()).await.unwrap();
         let deleted = Arc::new(AtomicBool::new(false));
@@ -145,13 +153,15 @@ async fn no_request_after_a_delete_is_let_in_whatever_was_under_way() {
                 let (store, mine) = (Arc::clone(&store), mine.clone());
                 let deleted = Arc::clone(&deleted);
                 tokio::spawn(async move {
-                    loop {
-                        let late = deleted.load(SeqCst);
-                        let found = store.touch(mine.id(), mine.owner(), HOUR).await.unwrap();
-                        assert!(!late || found.is_none(), "a request after the delete");
-                        if late {
-                            return;
-                        }
+                    let mut idle = HOUR;
+                    while !deleted.load(SeqCst) {
+                        // Each for longer than memory can answer for, so that there is always one under way.
+                        idle += Duration::from_secs(1);
+                        store.touch(mine.id(), mine.owner(), idle).await.unwrap();
+                    }
+                    for _ in 0..4 {
+                        let late = store.touch(mine.id(), mine.owner(), Duration::ZERO).await;
+                        assert!(late.unwrap().is_none(), "a request after the delete");
                         yield_now().await;
                     }
                 })

@@ -65,6 +65,10 @@ mod tests;
 /// # Wrapping
 ///
 /// It does not implement [`Clone`]. Put it into an [`Arc`] to share it between layers.
+///
+/// # Panics
+///
+/// In a Tokio runtime without timers (`enable_time`), where something could be served while the primary is slow.
 pub struct CachedStore<S> {
     store: S,
     max_staleness: Duration,

@@ -627,6 +627,7 @@ async fn the_listener_goes_with_the_store_and_comes_back_with_the_next_runtime()
         let (cached, mine) = (Arc::clone(&cached), mine.clone());
         move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
                 .build()
                 .unwrap();
             assert!(runtime.block_on(is_live(&cached, &mine)));
@@ -736,6 +737,86 @@ async fn a_touch_under_way_does_not_bring_back_what_was_ended_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nor_does_a_birth_or_a_claim_under_way() {
+    let (primary, cached) = cached_over(with_feed());
+    is_live(&cached, &session()).await;
+    let (newborn, terms) = (session(), terms());
+    primary.after.close();
+    let mut birth = Box::pin(cached.create(&newborn, &terms));
+    assert!(birth.as_mut().now_or_never().is_none());
+    primary.end_elsewhere(&newborn).await;
+    settle().await;
+    primary.after.open();
+    assert!(matches!(birth.await, Ok(Created::New { .. })));
+    assert_eq!(cached.cache.entries.len().0, 0);
+
+    let (me, nobodys) = (owner("me"), session_of(&owner(None)));
+    primary.store.create(&nobodys, &terms).await.unwrap();
+    primary.after.close();
+    let mut claim = Box::pin(cached.claim(nobodys.id(), &me, HOUR));
+    assert!(claim.as_mut().now_or_never().is_none());
+    primary.end_elsewhere(&nobodys).await;
+    settle().await;
+    primary.after.open();
+    assert!(claim.await.unwrap().is_some(), "it was live");
+    let now = cached.touch_now(nobodys.id(), &me, HOUR);
+    assert!(matches!(now, Now::AskMe));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_birth_ends_an_absence_even_if_something_may_have_been_missed_meanwhile() {
+    let (primary, cached) = cached_over(with_feed());
+    let (mine, terms) = (session(), terms());
+    assert!(!is_live(&cached, &mine).await);
+    primary.after.close();
+    let mut birth = Box::pin(cached.create(&mine, &terms));
+    assert!(birth.as_mut().now_or_never().is_none());
+    primary.announce(FeedEvent::Gap);
+    settle().await;
+    primary.after.open();
+    assert!(matches!(birth.await, Ok(Created::New { .. })));
+    assert!(is_live(&cached, &mine).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_found_live_is_not_absent() {
+    let (primary, cached) = cached();
+    // Asked for a shorter and for a longer time; between the two answers another node creates it.
+    let mine = session();
+    primary.before.close();
+    let short = cached.touch(mine.id(), mine.owner(), MINUTE);
+    let long = cached.touch(mine.id(), mine.owner(), HOUR);
+    let (mut short, mut long) = (Box::pin(short), Box::pin(long));
+    assert!(long.as_mut().now_or_never().is_none());
+    assert!(short.as_mut().now_or_never().is_none());
+    primary.before.open();
+    assert!(long.await.unwrap().is_none());
+    primary.store.create(&mine, &terms()).await.unwrap();
+    assert!(short.await.unwrap().is_some());
+    assert!(matches!(now(&cached, &mine), Now::AskMe));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_same_touch_is_waited_for() {
+    let (primary, cached) = cached();
+    let mine = born_elsewhere(&primary, &terms()).await;
+    primary.before.close();
+    let stranger = owner("you");
+    let mut same = Box::pin(cached.touch(mine.id(), mine.owner(), HOUR));
+    let mut theirs = Box::pin(cached.touch(mine.id(), &stranger, HOUR));
+    let mut longer = Box::pin(cached.touch(mine.id(), mine.owner(), 2 * HOUR));
+    for touch in [&mut same, &mut theirs, &mut longer] {
+        assert!(touch.as_mut().now_or_never().is_none());
+    }
+    assert_eq!(primary.touches(), 3);
+    primary.before.open();
+    assert!(same.await.unwrap().is_some());
+    assert!(theirs.await.unwrap().is_none());
+    let longer = longer.await.unwrap().unwrap();
+    assert_eq!(longer.idle_left, 2 * HOUR + STALENESS);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_load_is_always_asked_and_believed() {
     let (primary, cached) = cached();
     let mine = born_elsewhere(&primary, &terms()).await;
@@ -759,6 +840,7 @@ async fn a_claim_replaces_what_is_remembered() {
     assert!(is_live(&cached, &nobodys).await);
     let mine = cached.touch(nobodys.id(), &me, HOUR).await.unwrap();
     assert!(mine.is_none());
+    advance(SECOND / 2).await;
     let claimed = cached.claim(nobodys.id(), &me, HOUR).await.unwrap();
     assert_eq!(claimed.unwrap().session.owner(), &me);
     let mine = cached.touch_now(nobodys.id(), &me, HOUR);
@@ -893,6 +975,19 @@ async fn a_primary_that_says_nothing_is_away_and_asked_again_after_a_second() {
     assert!(is_live(&cached, &mine).await);
     assert_eq!((primary.touches(), cached.stale_served()), (3, 2));
     assert!(matches!(now(&cached, &mine), Now::Live(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_can_be_served_instead_a_slow_primary_is_waited_for() {
+    let (primary, cached) = cached();
+    let mine = born_elsewhere(&primary, &terms()).await;
+    primary.before.close();
+    let slow = request_later(&cached, &mine);
+    settle().await;
+    advance(2 * SECOND).await;
+    settle().await;
+    primary.before.open();
+    assert!(slow.await.unwrap().unwrap());
 }
 
 #[test]
