@@ -20,6 +20,7 @@ use tokio::{
 
 use relay::{Exchange, Relay};
 
+mod login;
 #[path = "../../examples/plain_axum.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod plain_axum;
@@ -212,9 +213,13 @@ async fn server(app: fn() -> Router) -> anyhow::Result<String> {
     if let Ok(url) = env::var("MCP_URL") {
         return Ok(url);
     }
+    serve(app()).await
+}
+
+async fn serve(app: Router) -> anyhow::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/mcp", listener.local_addr()?);
-    tokio::spawn(async move { axum::serve(listener, app()).await });
+    tokio::spawn(async move { axum::serve(listener, app).await });
     Ok(url)
 }
 
@@ -226,12 +231,24 @@ async fn end_from_outside(url: &str, id: &str) -> anyhow::Result<()> {
 
 /// A request past the client, on a connection of its own: its status and body.
 async fn raw(url: &str, method: &str, id: &str) -> anyhow::Result<(u16, String)> {
+    raw_as(None, url, method, id).await
+}
+
+/// The same, with a bearer token.
+async fn raw_as(
+    token: Option<&str>,
+    url: &str,
+    method: &str,
+    id: &str,
+) -> anyhow::Result<(u16, String)> {
     let address = relay::address(url);
     let path = url.split_once(address).expect("it is in there").1;
     let body = match method {
         "POST" => r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#,
         _ => "",
     };
+    let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n"));
+    let authorization = authorization.unwrap_or_default();
     let request = format!(
         "{method} {path} HTTP/1.1\r\n\
         host: {address}\r\n\
@@ -240,6 +257,7 @@ async fn raw(url: &str, method: &str, id: &str) -> anyhow::Result<(u16, String)>
         content-type: application/json\r\n\
         content-length: {}\r\n\
         mcp-protocol-version: 2025-11-25\r\n\
+        {authorization}\
         mcp-session-id: {id}\r\n\r\n{body}",
         body.len()
     );
