@@ -1,0 +1,232 @@
+// Two nodes on one store, whose clocks differ by ten minutes, behind a round-robin proxy, and a real client that makes a
+// thousand calls while nodes and the store are killed: `node cluster.mjs postgres://..`, or `node cluster.mjs redis`.
+
+import { createHash } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer, request } from "node:http";
+import { connect, createServer as createTcpServer } from "node:net";
+import { tmpdir } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Checks, Puppet, Server, start, until } from "./puppets.mjs";
+
+const CALLS = 1000;
+/// How long a request waits for the store.
+const PATIENCE = 3000;
+
+// The clock on the wall, not the one that measures how long something takes.
+const AHEAD = { LD_PRELOAD: process.env.FAKETIME_LIBRARY, FAKETIME: "+10m", DONT_FAKE_MONOTONIC: "1" };
+
+/// Nodes that can be killed and come back, each at another port.
+class Nodes {
+  all = [];
+  #ever = [];
+
+  constructor(store) {
+    this.store = store;
+  }
+
+  async start(at) {
+    const env = { RUST_LOG: "info", ...(at === 1 ? AHEAD : {}) };
+    this.all[at] = await Server.start([`--store=${this.store}`], env);
+    this.#ever.push(this.all[at]);
+  }
+
+  async kill(at) {
+    await this.all[at].stop("SIGKILL");
+  }
+
+  /// Of the nodes that are there, and of those that were.
+  logs() {
+    return this.#ever.map((node) => node.log);
+  }
+}
+
+/// Gives each request to the next node, and to the other one if no connection comes about. Counts what goes back.
+class Proxy {
+  statuses = {};
+  refused = 0;
+  broken = 0;
+  unavailable = [];
+  /// The clocks of the nodes, as their last answers told them.
+  clocks = [];
+  served = [0, 0];
+  /// Called at each POST that breaks.
+  onBreak = () => {};
+  #next = 0;
+
+  constructor(nodes) {
+    this.nodes = nodes;
+    this.server = createServer(async (incoming, outgoing) => {
+      const body = Buffer.concat(await incoming.toArray());
+      this.#pass(incoming, body, outgoing, this.#next++, 2);
+    });
+  }
+
+  async start() {
+    await new Promise((resolve) => this.server.listen(0, "127.0.0.1", resolve));
+    return `http://127.0.0.1:${this.server.address().port}/mcp`;
+  }
+
+  #pass(incoming, body, outgoing, at, tries) {
+    const { method, headers } = incoming;
+    const began = Date.now();
+    const onward = request(this.nodes.all[at % 2].url, { method, headers, agent: false });
+    // Either before an answer or within it. A GET stream is no call: its client opens another one.
+    const breaks = () => {
+      if (!outgoing.destroyed && method === "POST") {
+        this.broken++;
+        this.onBreak();
+      }
+      outgoing.destroy();
+    };
+    onward.on("response", (answer) => {
+      const what = `${method} ${answer.statusCode}`;
+      this.statuses[what] = (this.statuses[what] ?? 0) + 1;
+      this.served[at % 2]++;
+      this.clocks[at % 2] = new Date(answer.headers.date);
+      if (answer.statusCode === 503) this.unavailable.push({ began, answered: Date.now() });
+      outgoing.writeHead(answer.statusCode, answer.headers);
+      answer.on("error", breaks).pipe(outgoing);
+    });
+    onward.on("error", (error) => {
+      if (error.syscall !== "connect") return breaks();
+      this.refused++;
+      if (tries > 1) this.#pass(incoming, body, outgoing, at + 1, tries - 1);
+      else breaks();
+    });
+    outgoing.on("close", () => onward.destroy());
+    onward.end(body);
+  }
+}
+
+/// A Redis server that writes down what it is told before it says so.
+class Redis {
+  static async start() {
+    const redis = new Redis();
+    redis.port = await freePort();
+    redis.directory = await mkdtemp(`${tmpdir()}/cluster-`);
+    await redis.up();
+    return redis;
+  }
+
+  async up() {
+    const settings = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--bind", "127.0.0.1"];
+    const where = ["--port", String(this.port), "--dir", this.directory];
+    this.child = start("redis-server", [...where, ...settings], { stdio: "ignore" });
+    await until(() => answers(this.port));
+  }
+
+  async kill() {
+    this.child.kill("SIGKILL");
+    await this.child.gone;
+  }
+
+  async remove() {
+    await this.kill();
+    await rm(this.directory, { recursive: true });
+  }
+}
+
+/// A thousand calls, one after the other, and what came of them. `events` begin before the calls of their numbers, and go on
+/// beside them. What broke, and what was answered 503, is called again.
+async function thousand(client, proxy, events) {
+  const result = { right: 0, wrong: [], broken: 0, unavailable: 0, longest: 0 };
+  let event;
+  for (let i = 0; i < CALLS; ) {
+    if (events[i]) {
+      await event;
+      event = events[i]();
+      delete events[i];
+    }
+    const before = { broken: proxy.broken, unavailable: proxy.unavailable.length };
+    const began = Date.now();
+    // A client may wait for the rest of an answer that was cut off.
+    const cut = new Promise((resolve) => (proxy.onBreak = () => setTimeout(resolve, 500, "cut off")));
+    const got = await Promise.race([client.call("echo", { message: `call ${i}` }).catch(String), cut]);
+    result.longest = Math.max(result.longest, Date.now() - began);
+    if (got === `call ${i}`) result.right++;
+    else if (proxy.broken > before.broken) result.broken++;
+    else if (proxy.unavailable.length > before.unavailable) result.unavailable++;
+    else result.wrong.push(`call ${i}: ${got}`);
+    if (result.right + result.wrong.length > i) i++;
+  }
+  await event;
+  return result;
+}
+
+async function play(name, store, redis) {
+  const check = checks.named(name);
+  const nodes = new Nodes(store);
+  await Promise.all([nodes.start(0), nodes.start(1)]);
+  const proxy = new Proxy(nodes);
+  const client = await new Puppet("ts2").connect(await proxy.start());
+  check("its client has a stream", (await until(() => client.stream())) < 10_000, true);
+
+  const back = (at) => async () => {
+    await nodes.kill(at);
+    await sleep(500);
+    await nodes.start(at);
+  };
+  const outages = [];
+  const outage = (length) => async () => {
+    const down = Date.now();
+    await redis.kill();
+    await sleep(length);
+    await redis.up();
+    outages.push({ down, up: Date.now() });
+  };
+  const events = { 150: back(1), 350: back(0), ...(redis && { 550: outage(1000), 750: outage(2 * PATIENCE) }) };
+  const result = await thousand(client, proxy, events);
+  console.log(`     ${name}: ${JSON.stringify({ ...result, refused: proxy.refused, statuses: proxy.statuses })}`);
+
+  check("answers a thousand calls", result.right, CALLS);
+  check("loses none", result.wrong, []);
+  const lost = Object.keys(proxy.statuses).filter((status) => /4[0-9][0-9]$|50[0124]$/.test(status));
+  check("finds no session gone, and no node at fault", lost, []);
+  // Nothing that the store would have answered in time is refused.
+  const early = proxy.unavailable.filter(({ answered }) => {
+    return !outages.some(({ down, up }) => answered - down > PATIENCE - 200 && answered < up + 1000);
+  });
+  check("is away only while the store was away for too long", early, []);
+  check("was refused by a killed node now and then", proxy.refused > 0, true);
+  check("lived through each outage", outages.length, redis ? 2 : 0);
+  check("spreads over both nodes", proxy.served.every((count) => count > CALLS / 4), true);
+  const apart = Math.abs(proxy.clocks[1] - proxy.clocks[0]) / 60_000;
+  check("has clocks ten minutes apart", apart > 9 && apart < 11, true);
+  check("kept one session all the time", new Set((await client.wire()).map((exchange) => exchange.id)).size, 1);
+  const reference = createHash("sha256").update(client.id).digest("base64url");
+  check("is ended through one node", (await nodes.all[0].end(`sessions/${reference}`)).status, 204);
+  for (const _ of nodes.all) check("and dead on both", await client.call("counter").catch(() => "failed"), "failed");
+  check("by a 404", proxy.statuses["POST 404"], 2);
+  check("writes no id into a log", nodes.logs().some((log) => log.includes(client.id)), false);
+  await Promise.all([nodes.kill(0), nodes.kill(1)]);
+}
+
+/// A port that nobody listens at, most likely for a while.
+async function freePort() {
+  const server = createTcpServer();
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/// Whether Redis has read its file and answers.
+function answers(port) {
+  return new Promise((resolve) => {
+    const socket = connect(port, "127.0.0.1", () => socket.write("PING\r\n"));
+    socket.on("data", (data) => (socket.destroy(), resolve(String(data).startsWith("+PONG"))));
+    socket.on("error", () => resolve(false));
+  });
+}
+
+const checks = new Checks();
+await Promise.all(
+  process.argv.slice(2).map(async (store) => {
+    const redis = store === "redis" && (await Redis.start());
+    const name = new URL(redis ? `redis://127.0.0.1:${redis.port}` : store);
+    await play(name.protocol.slice(0, -1), name.href, redis);
+    if (redis) await redis.remove();
+  }),
+);
+checks.finish("cluster");
