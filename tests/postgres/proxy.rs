@@ -68,7 +68,7 @@ impl Proxy {
 impl Ways {
     async fn until_served(&self, number: usize) {
         if number < self.first_served.load(Ordering::SeqCst) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
