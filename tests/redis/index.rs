@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::{
     MINUTE, born, many_born, owner,
-    server::{keys, shared},
+    server::{clean, keys, shared},
     terms,
 };
 
@@ -94,7 +94,7 @@ async fn later_births_remove_what_expired() {
 /// A session that is touched stays in the index, however long it lives and although nobody is born meanwhile.
 #[tokio::test]
 async fn a_session_in_use_stays_in_the_index() {
-    let Some((store, _, _)) = shared().await else {
+    let Some((store, url, prefix)) = shared().await else {
         return;
     };
     let ann = owner("a", Some("ann"));
@@ -141,4 +141,5 @@ async fn a_session_in_use_stays_in_the_index() {
             .expect("answers"),
         1
     );
+    clean(&url, &prefix).await;
 }

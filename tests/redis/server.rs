@@ -146,7 +146,6 @@ pub(crate) async fn keys(url: &str, prefix: &str) -> Vec<String> {
 }
 
 /// Removes what a test left on the shared server.
-#[cfg(feature = "conformance")]
 pub(crate) async fn clean(url: &str, prefix: &str) {
     for some in keys(url, prefix).await.chunks(1000) {
         let _: () = super::send(url, redis::cmd("UNLINK").arg(some)).await;
