@@ -50,6 +50,8 @@ class Proxy {
   /// The clocks of the nodes, as their last answers told them.
   clocks = [];
   served = [0, 0];
+  /// The node that was asked last.
+  last = 0;
   /// Called at each POST that breaks.
   onBreak = () => {};
   #next = 0;
@@ -70,6 +72,7 @@ class Proxy {
   #pass(incoming, body, outgoing, at, tries) {
     const { method, headers } = incoming;
     const began = Date.now();
+    if (method === "POST") this.last = at % 2;
     const onward = request(this.nodes.all[at % 2].url, { method, headers, agent: false });
     // Either before an answer or within it. A GET stream is no call: its client opens another one.
     const breaks = () => {
@@ -133,18 +136,20 @@ async function thousand(client, proxy, events) {
   const result = { right: 0, wrong: [], broken: 0, unavailable: 0, longest: 0 };
   let event;
   for (let i = 0; i < CALLS; ) {
-    if (events[i]) {
+    const happens = events[i];
+    if (happens) {
       await event;
-      event = events[i]();
+      event = happens();
       delete events[i];
     }
     const before = { broken: proxy.broken, unavailable: proxy.unavailable.length };
     const began = Date.now();
     // A client may wait for the rest of an answer that was cut off.
     const cut = new Promise((resolve) => (proxy.onBreak = () => setTimeout(resolve, 500, "cut off")));
-    const got = await Promise.race([client.call("echo", { message: `call ${i}` }).catch(String), cut]);
+    const [tool, args, answer] = happens ? ["sleep", { seconds: 1 }, "slept 1 s"] : ["echo", { message: `call ${i}` }, `call ${i}`];
+    const got = await Promise.race([client.call(tool, args).catch(String), cut]);
     result.longest = Math.max(result.longest, Date.now() - began);
-    if (got === `call ${i}`) result.right++;
+    if (got === answer) result.right++;
     else if (proxy.broken > before.broken) result.broken++;
     else if (proxy.unavailable.length > before.unavailable) result.unavailable++;
     else result.wrong.push(`call ${i}: ${got}`);
@@ -154,17 +159,20 @@ async function thousand(client, proxy, events) {
   return result;
 }
 
-async function play(name, store, redis) {
+async function play(kind, name, store, redis) {
   const check = checks.named(name);
   const nodes = new Nodes(store);
   await Promise.all([nodes.start(0), nodes.start(1)]);
   const proxy = new Proxy(nodes);
-  const client = await new Puppet("ts2").connect(await proxy.start());
+  const client = await new Puppet(kind).connect(await proxy.start());
   check("its client has a stream", (await until(() => client.stream())) < 10_000, true);
 
-  const back = (at) => async () => {
+  // The node that has the call goes away with it, and comes back.
+  const back = async () => {
+    await sleep(150);
+    const at = proxy.last;
     await nodes.kill(at);
-    await sleep(500);
+    await sleep(1500);
     await nodes.start(at);
   };
   const outages = [];
@@ -175,7 +183,7 @@ async function play(name, store, redis) {
     await redis.up();
     outages.push({ down, up: Date.now() });
   };
-  const events = { 150: back(1), 350: back(0), ...(redis && { 550: outage(1000), 750: outage(2 * PATIENCE) }) };
+  const events = { 150: back, 351: back, ...(redis && { 550: outage(1000), 750: outage(2 * PATIENCE) }) };
   const result = await thousand(client, proxy, events);
   console.log(`     ${name}: ${JSON.stringify({ ...result, refused: proxy.refused, statuses: proxy.statuses })}`);
 
@@ -225,7 +233,7 @@ await Promise.all(
   process.argv.slice(2).map(async (store) => {
     const redis = store === "redis" && (await Redis.start());
     const name = new URL(redis ? `redis://127.0.0.1:${redis.port}` : store);
-    await play(name.protocol.slice(0, -1), name.href, redis);
+    await play(redis ? "ts2" : "mcp2", name.protocol.slice(0, -1), name.href, redis);
     if (redis) await redis.remove();
   }),
 );
