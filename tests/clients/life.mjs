@@ -71,6 +71,17 @@ const scenarios = {
     check("ends all streams", streams.filter((stream) => stream.ended).length, 20);
   },
 
+  async "a shutdown in a hurry"({ puppet, server, check }) {
+    const client = await connect(puppet, server);
+    client.call("sleep", { seconds: 60 });
+    await sleep(500);
+    const began = Date.now();
+    check("leaves with success", await server.stop(), 0);
+    const took = Date.now() - began;
+    check("gives what is under way its time of grace", took > 900, true);
+    check("and no more", took < 5000, true);
+  },
+
   async "two principals"({ puppet, server, check }) {
     const alice = await connect(puppet, server, "s3cret");
     const bob = await connect(puppet, server, "0ther");
@@ -87,7 +98,10 @@ const scenarios = {
   },
 };
 
-const FLAGS = { "two principals": ["--auth=s3cret=alice", "--auth=0ther=bob"] };
+const FLAGS = {
+  "a shutdown in a hurry": ["--grace=1s"],
+  "two principals": ["--auth=s3cret=alice", "--auth=0ther=bob"],
+};
 
 const checks = new Checks();
 const ids = [];
