@@ -106,7 +106,8 @@ impl Route {
     pub(crate) fn is_of(&self, parts: &Parts, teller: &Arc<dyn Tell>) -> bool {
         self.uri.path() == parts.uri.path()
             && self.host.as_ref() == parts.headers.get(&HOST)
-            && self.version.as_ref() == legacy_version(parts)
+            && (self.version.as_ref() == parts.headers.get(&PROTOCOL_VERSION)
+                || self.version.as_ref() == legacy_version(parts))
             && std::ptr::addr_eq(self.teller.as_ptr(), Arc::as_ptr(teller))
     }
 

@@ -171,7 +171,10 @@ impl<St: SessionStore> Core<St> {
     ) {
         let session = visit.session();
         if self.inner_knows(session) {
-            parts.headers.insert(&SESSION_ID, id.into_header());
+            // Where it was taken from: an insert would make a full map grow, although the name is there already.
+            if let Some(place) = parts.headers.get_mut(&SESSION_ID) {
+                *place = id.into_header();
+            }
         } else {
             parts.headers.remove(&SESSION_ID);
         }

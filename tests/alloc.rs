@@ -1,15 +1,184 @@
-//! What the layer allocates: nothing for requests without sessions, and for a live session only what puts it into the
-//! request's extensions.
+//! What the layer allocates: nothing of its own on a live session or where it has nothing to say.
 
-use std::{convert::Infallible, future::Ready, hint::black_box, task::Poll};
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use allocation_counter::measure;
-use axum::body::{Body, Bytes};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use mcp_session_layer::{McpSessionLayer, McpSessionService, MemoryStore, Session};
-use tower::{Layer, Service};
+use allocation_counter::{AllocationInfo, measure};
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use mcp_session_layer::{
+    BoxSessionStore, Issuer, McpSessionLayer, MemoryStore, Owner, Principal, Scope, Session,
+    SessionId, SessionRecord, SessionStore,
+    store::{AtLimit, Terms},
+};
+use tokio::runtime::{Builder, Runtime};
+use tower::{Layer as _, Service};
 
-/// Answers at once and allocates nothing.
+#[test]
+fn a_path_that_is_not_guarded_costs_nothing() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let mut service = layer(MemoryStore::new()).layer(Inner);
+    for body in BODIES {
+        let request = || request(Method::POST, "/health", &[], body);
+        assert_eq!(cost(&mut service, request(), StatusCode::OK), NOTHING);
+    }
+}
+
+#[test]
+fn a_request_without_sessions_costs_nothing() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let mut service = layer(MemoryStore::new()).layer(Inner);
+    let modern = ("mcp-protocol-version", "2026-07-28");
+    let (id, last) = (("mcp-session-id", "dead"), ("last-event-id", "7"));
+    let preflight = request(Method::OPTIONS, "/mcp", &[id], 0);
+    cost(&mut service, preflight, StatusCode::OK);
+    for (name, request) in [
+        ("preflight", request(Method::OPTIONS, "/mcp", &[id], 0)),
+        ("POST", request(Method::POST, "/mcp", &[modern], 100)),
+        (
+            "with an id",
+            request(Method::POST, "/mcp", &[modern, id], 100),
+        ),
+        (
+            "GET",
+            request(Method::GET, "/mcp/x?y", &[modern, id, last], 0),
+        ),
+    ] {
+        assert_eq!(
+            cost(&mut service, request, StatusCode::OK),
+            NOTHING,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_live_session_costs_what_it_takes_to_hand_it_in() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let memory = MemoryStore::new();
+    let principal = Principal::issued("https://login.example", "alice");
+    let hers = principal.clone();
+    for (name, who, mut service) in [
+        (
+            "plain",
+            None,
+            layer(BoxSessionStore::new(memory.clone())).layer(Inner),
+        ),
+        (
+            "with principals",
+            Some(principal),
+            layer(BoxSessionStore::new(memory.clone()))
+                .with_principal(move |_| Ok(Some(hers.clone())))
+                .layer(Inner),
+        ),
+    ] {
+        for issuer in [Issuer::Inner, Issuer::Layer] {
+            let id = live_session(&memory, who.clone(), issuer);
+            let live = [("mcp-session-id", id.expose())];
+            for method in [Method::POST, Method::GET, Method::PUT] {
+                for body in BODIES {
+                    let request = || request(method.clone(), "/mcp", &live, body);
+                    // The first visit makes room for the session on this node.
+                    cost(&mut service, request(), StatusCode::OK);
+                    assert_eq!(
+                        cost(&mut service, request(), StatusCode::OK),
+                        cost(&mut HandIn::new(), request(), StatusCode::OK),
+                        "{name}, {issuer:?}, {method}, {body} bytes"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A map of headers grows before it replaces a value, if it is full: at 6 names, at 12, at 24.
+#[test]
+fn a_full_header_map_does_not_grow() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let store = MemoryStore::new();
+    let id = live_session(&store, None, Issuer::Inner);
+    let mut service = layer(store).layer(Inner);
+    let names: Vec<_> = (0..30).map(|nth| format!("x-{nth}")).collect();
+    for more in 0..names.len() {
+        let mut headers = vec![("mcp-session-id", id.expose())];
+        headers.extend(names[..more].iter().map(|name| (name.as_str(), "value")));
+        let request = || request(Method::POST, "/mcp", &headers, 100);
+        cost(&mut service, request(), StatusCode::OK);
+        assert_eq!(
+            cost(&mut service, request(), StatusCode::OK),
+            cost(&mut HandIn::new(), request(), StatusCode::OK),
+            "{more} more headers"
+        );
+    }
+}
+
+#[test]
+fn a_404_costs_the_same_whatever_was_sent() {
+    let runtime = runtime();
+    let mut service = layer(MemoryStore::new()).layer(Inner);
+    let mut refused = |method, id, body| {
+        let request = request(method, "/mcp", &[("mcp-session-id", id)], body);
+        let _entered = runtime.enter();
+        let cost = cost(&mut service, request, StatusCode::NOT_FOUND);
+        // The rest of the body is swallowed meanwhile.
+        runtime.block_on(tokio::task::yield_now());
+        cost
+    };
+    refused(Method::POST, "dead", 100);
+    let long = "x".repeat(1024);
+    let too_long = "x".repeat(1025);
+    for id in ["dead", "two words", &long, &too_long] {
+        let without = refused(Method::GET, id, 0);
+        assert!(without.count_total <= 6, "{without:?}");
+        let with = refused(Method::POST, id, 1);
+        assert!(with.count_total <= 7, "{with:?}");
+        for body in [100, 64 << 10, 4 << 20] {
+            assert_eq!(refused(Method::POST, id, body), with, "{body} bytes");
+        }
+    }
+    println!("a 404: {:?}", refused(Method::POST, "dead", 1));
+}
+
+/// The allocations of one call, its answer included.
+fn cost<S>(service: &mut S, request: Request<Body>, expected: StatusCode) -> AllocationInfo
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    let mut answer = None;
+    let cost = measure(|| answer = service.call(request).now_or_never());
+    let Ok(answer) = answer.expect("an answer at once");
+    assert_eq!(answer.status(), expected);
+    AllocationInfo {
+        // What is freed was allocated before, with the request.
+        count_current: 0,
+        bytes_current: 0,
+        count_max: 0,
+        bytes_max: 0,
+        ..cost
+    }
+}
+
+const NOTHING: AllocationInfo = AllocationInfo {
+    count_total: 0,
+    count_current: 0,
+    count_max: 0,
+    bytes_total: 0,
+    bytes_current: 0,
+    bytes_max: 0,
+};
+
+/// Answers at once, with nothing.
 #[derive(Clone)]
 struct Inner;
 
@@ -18,152 +187,96 @@ impl Service<Request<Body>> for Inner {
     type Error = Infallible;
     type Future = Ready<Result<Response<Body>, Infallible>>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // Seen to the end here, so that it is not the layer's fault.
-        black_box(&request);
-        std::future::ready(Ok(Response::new(Body::empty())))
+        drop(request);
+        ready(Ok(Response::new(Body::empty())))
     }
 }
 
-type Service_ = McpSessionService<Inner, MemoryStore>;
+/// A layer that does nothing but put a handle into the request's extensions.
+struct HandIn {
+    handle: Arc<u8>,
+}
 
-/// A request as hyper makes it: its parts share the buffer that they were read into.
-fn request(method: Method, path: &'static str, headers: &[(&'static str, &str)]) -> Request<Body> {
-    let mut request = Request::new(Body::empty());
+impl HandIn {
+    fn new() -> Self {
+        Self {
+            handle: Arc::new(0),
+        }
+    }
+}
+
+impl Service<Request<Body>> for HandIn {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        request.extensions_mut().insert(Arc::clone(&self.handle));
+        Inner.call(request)
+    }
+}
+
+fn layer<St: SessionStore>(store: St) -> McpSessionLayer<St> {
+    McpSessionLayer::new(store).with_paths(["/mcp"])
+}
+
+/// A request as hyper makes it: all that stands in its head shares one buffer.
+fn request(method: Method, uri: &str, headers: &[(&str, &str)], body: usize) -> Request<Body> {
+    let body = match body {
+        0 => Body::empty(),
+        _ => Body::from(Bytes::from(vec![b'x'; body])),
+    };
+    let mut request = Request::new(body);
     *request.method_mut() = method;
-    *request.uri_mut() = Uri::from_maybe_shared(Bytes::from_static(path.as_bytes())).unwrap();
-    // With room, as hyper has: a header that the layer puts back must find its old place.
-    *request.headers_mut() = HeaderMap::with_capacity(16);
-    for (name, value) in headers {
-        let shared = shared(value);
-        let value = HeaderValue::from_maybe_shared(shared).unwrap();
-        request.headers_mut().insert(*name, value);
+    *request.uri_mut() = Uri::from_maybe_shared(shared(uri)).unwrap();
+    for (name, value) in headers.iter().chain(&[("host", "localhost:3000")]) {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        let value = HeaderValue::from_maybe_shared(shared(value)).unwrap();
+        request.headers_mut().append(name, value);
     }
     request
 }
 
-fn shared(value: &str) -> Bytes {
-    let bytes = Bytes::copy_from_slice(value.as_bytes());
-    // From its first clone on a buffer is shared, and clones only count.
-    let _clone = bytes.clone();
+fn shared(text: &str) -> Bytes {
+    let bytes = Bytes::copy_from_slice(text.as_bytes());
+    // The first clone is what makes it shared.
+    drop(bytes.clone());
     bytes
 }
 
-/// How many allocations a call makes beyond those of the request itself, and its status.
-fn allocations(service: &mut Service_, request: Request<Body>) -> (u64, StatusCode) {
-    let mut status = StatusCode::OK;
-    let mut request = Some(request);
-    let counted = measure(|| {
-        let answer = service.call(request.take().expect("one call"));
-        let mut answer = tokio_test::task::spawn(answer);
-        let Poll::Ready(Ok(answer)) = answer.poll() else {
-            panic!("answered at once");
-        };
-        status = answer.status();
-    });
-    // The test's own task.
-    let task = measure(|| drop(tokio_test::task::spawn(std::future::ready(()))));
-    (counted.count_total - task.count_total, status)
+fn live_session(store: &MemoryStore, principal: Option<Principal>, issuer: Issuer) -> SessionId {
+    let owner = Owner {
+        scope: Scope::default(),
+        principal,
+    };
+    let id = SessionId::issue();
+    let session = Session::new(id.clone(), SessionRecord::new(owner, issuer));
+    let terms = Terms {
+        idle: HOUR,
+        newborn: HOUR,
+        life: None,
+        total: None,
+        per_principal: None,
+        at_limit: AtLimit::Refuse,
+        begun: Duration::ZERO,
+    };
+    let created = store.create(&session, &terms).now_or_never();
+    created.expect("at once").unwrap();
+    id
 }
 
-fn service(layer: &McpSessionLayer<MemoryStore>) -> Service_ {
-    layer.layer(Inner)
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-#[tokio::test]
-async fn requests_without_sessions_cost_no_allocation() {
-    let layer = McpSessionLayer::new(MemoryStore::new()).with_paths(["/mcp"]);
-    let mut service = service(&layer);
-    // The first request starts the keeper.
-    allocations(&mut service, request(Method::OPTIONS, "/mcp", &[]));
-    let modern = ("mcp-protocol-version", "2026-07-28");
-    for (what, request) in [
-        ("not guarded", request(Method::POST, "/health", &[])),
-        (
-            "modern",
-            request(Method::POST, "/mcp", &[("host", "localhost"), modern]),
-        ),
-        (
-            "modern with an id",
-            request(Method::POST, "/mcp", &[("mcp-session-id", "dead"), modern]),
-        ),
-        ("preflight", request(Method::OPTIONS, "/mcp", &[])),
-    ] {
-        let (count, status) = allocations(&mut service, request);
-        assert_eq!((count, status), (0, StatusCode::OK), "{what}");
-    }
-}
-
-#[tokio::test]
-async fn a_live_session_costs_only_its_place_in_the_extensions() {
-    let store = MemoryStore::new();
-    let layer = McpSessionLayer::new(store).with_issued_ids_forwarded();
-    let id = born(&layer).await;
-    let mut service = service(&layer);
-    let headers = [
-        ("host", "localhost"),
-        ("mcp-protocol-version", "2025-11-25"),
-        ("mcp-session-id", id.as_str()),
-    ];
-    // The first request notes where the inner service is told of the session's end.
-    allocations(&mut service, request(Method::POST, "/mcp", &headers));
-    let (count, status) = allocations(&mut service, request(Method::POST, "/mcp", &headers));
-    assert_eq!(status, StatusCode::OK);
-
-    let mut plain = request(Method::POST, "/mcp", &headers);
-    let session = live_session(&layer, &id).await;
-    let place = measure(|| {
-        plain.extensions_mut().insert(session.clone());
-    });
-    assert_eq!(count, place.count_total);
-}
-
-#[tokio::test]
-async fn a_refusal_costs_the_same_whatever_was_sent() {
-    let layer = McpSessionLayer::new(MemoryStore::new());
-    let mut service = service(&layer);
-    let dead = [("mcp-session-id", "dead")];
-    allocations(&mut service, request(Method::GET, "/mcp", &dead));
-    let (count, status) = allocations(&mut service, request(Method::GET, "/mcp", &dead));
-    assert_eq!(status, StatusCode::NOT_FOUND);
-    assert!(count <= 6, "{count}");
-    let mut costs = Vec::new();
-    for length in [1, 64 << 10, 4 << 20] {
-        let mut request = request(Method::POST, "/mcp", &dead);
-        *request.body_mut() = Body::from(vec![b' '; length]);
-        costs.push(allocations(&mut service, request).0);
-    }
-    assert_eq!(costs, [costs[0]; 3]);
-}
-
-/// The id of a session that an inner service which answers `initialize` opened.
-async fn born(layer: &McpSessionLayer<MemoryStore>) -> String {
-    let inner = tower::service_fn(|_: Request<Body>| async {
-        let body = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
-        let response = Response::builder().header("content-type", "application/json");
-        Ok::<_, Infallible>(response.body(Body::from(body)).unwrap())
-    });
-    let mut request = request(Method::POST, "/mcp", &[]);
-    *request.body_mut() = Body::from(r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#);
-    let answer = layer.layer(inner).call(request).await.unwrap();
-    answer.headers()["mcp-session-id"]
-        .to_str()
-        .unwrap()
-        .to_owned()
-}
-
-async fn live_session(layer: &McpSessionLayer<MemoryStore>, id: &str) -> Session {
-    let (send, mut received) = tokio::sync::mpsc::unbounded_channel();
-    let inner = tower::service_fn(move |request: Request<Body>| {
-        send.send(request.extensions().get::<Session>().cloned())
-            .unwrap();
-        std::future::ready(Ok::<_, Infallible>(Response::new(Body::empty())))
-    });
-    let request = request(Method::POST, "/mcp", &[("mcp-session-id", id)]);
-    layer.layer(inner).call(request).await.unwrap();
-    received.recv().await.flatten().expect("a session")
-}
+const BODIES: [usize; 3] = [0, 100, 64 << 10];
+const HOUR: Duration = Duration::from_secs(60 * 60);

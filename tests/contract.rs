@@ -1,323 +1,537 @@
-//! The tower contract: readiness, back-pressure, errors, and what everybody may expect of the types.
+//! What tower asks of a service, and what a service that is wrapped may ask of us: to be called when it said that it
+//! is ready, and only then.
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
+    fmt::{self, Debug},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::Poll,
     time::Duration,
 };
 
 use axum::body::Body;
+use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use mcp_session_layer::{
-    BoxSessionStore, McpSessionLayer, McpSessionService, MemoryStore, Owner, Session, SessionId,
-    SessionStore, Sessions,
-    store::{Created, EndReason, Found, StoreError, Terms},
+    BoxSessionStore, ClientInfo, InvalidSessionId, InvalidSessionRef, Issuer, McpSessionLayer,
+    McpSessionService, MemoryStore, NoSession, Owner, Principal, Rejection, RejectionKind,
+    ResponseFuture, Scope, Session, SessionEvent, SessionEvents, SessionId, SessionRecord,
+    SessionRef, SessionStore, Sessions, store,
 };
-use tokio::task::JoinSet;
-use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_test::mock;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
+use tower::{
+    BoxError, Layer as _, Service, ServiceBuilder, ServiceExt, buffer::Buffer,
+    limit::ConcurrencyLimit, service_fn,
+};
+use tower_test::mock::{self, Mock};
 
-type Mock = mock::Mock<Request<Body>, Response<Body>>;
+use late::Late;
+
+mod late;
+
 type Handle = mock::Handle<Request<Body>, Response<Body>>;
+type Guarded = McpSessionService<Mock<Request<Body>, Response<Body>>, BoxSessionStore>;
 
-fn behind<St: SessionStore>(store: St) -> (McpSessionService<Mock, St>, Handle) {
-    let (inner, handle) = mock::pair();
-    (McpSessionLayer::new(store).layer(inner), handle)
+/// A layer around a mock, and a live session in its store.
+struct Rig {
+    service: mock::Spawn<Guarded>,
+    inner: Handle,
+    store: MemoryStore,
+    id: SessionId,
 }
 
-fn request(method: Method, id: Option<&str>, body: &str) -> Request<Body> {
-    let mut request = Request::builder().method(method).uri("/mcp");
-    if let Some(id) = id {
-        request = request.header("mcp-session-id", id);
+impl Rig {
+    /// Over a store that answers at once, or later.
+    async fn new(pace: Pace) -> Self {
+        let memory = MemoryStore::new();
+        let store = match pace {
+            Pace::AtOnce => BoxSessionStore::new(memory.clone()),
+            Pace::Later => BoxSessionStore::new(Late(memory.clone(), A_WHILE)),
+        };
+        let layer = McpSessionLayer::new(store).with_paths(["/mcp"]);
+        let (service, inner) = mock::spawn_with(|mock| layer.layer(mock));
+        let id = live_session(&memory).await;
+        Self {
+            service,
+            inner,
+            store: memory,
+            id,
+        }
+    }
+
+    /// Makes the service ready for one call and calls it.
+    fn call(&mut self, way: Way) -> <Guarded as Service<Request<Body>>>::Future {
+        self.inner.allow(1);
+        assert_ready_ok!(self.service.poll_ready::<Request<Body>>());
+        let request = way.request(&self.id);
+        self.service.call(request)
+    }
+
+    async fn is_live(&self) -> bool {
+        self.store.load(&self.id).await.unwrap().is_some()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Pace {
+    AtOnce,
+    Later,
+}
+
+const PACES: [Pace; 2] = [Pace::AtOnce, Pace::Later];
+
+/// A way through the layer on which the inner service is called.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    Unguarded,
+    Modern,
+    ReadAndPassed,
+    OnSession,
+    Birth,
+    Death,
+}
+
+const WAYS: [Way; 6] = [
+    Way::Unguarded,
+    Way::Modern,
+    Way::ReadAndPassed,
+    Way::OnSession,
+    Way::Birth,
+    Way::Death,
+];
+
+impl Way {
+    fn request(self, id: &SessionId) -> Request<Body> {
+        match self {
+            Self::Unguarded => request(Method::GET, "/health", &[], ""),
+            Self::Modern => request(
+                Method::POST,
+                "/mcp",
+                &[("mcp-protocol-version", "2026-07-28")],
+                PING,
+            ),
+            Self::ReadAndPassed => request(Method::POST, "/mcp", &[], MODERN_PING),
+            Self::OnSession => on(id.expose(), Method::POST, PING),
+            Self::Birth => request(Method::POST, "/mcp", &[], INITIALIZE),
+            Self::Death => on(id.expose(), Method::DELETE, ""),
+        }
+    }
+}
+
+fn request(method: Method, uri: &str, headers: &[(&str, &str)], body: &str) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(uri);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
     }
     request.body(Body::from(body.to_owned())).unwrap()
 }
 
-fn initialize() -> Request<Body> {
-    let body = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
-    request(Method::POST, None, body)
+fn on(id: &str, method: Method, body: &str) -> Request<Body> {
+    request(method, "/mcp", &[("mcp-session-id", id)], body)
 }
 
-fn ping(id: &str) -> Request<Body> {
-    let body = r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#;
-    request(Method::POST, Some(id), body)
-}
-
-#[tokio::test]
-async fn it_is_ready_when_the_inner_service_is() {
-    let (service, mut handle) = behind(MemoryStore::new());
-    let mut service = tokio_test::task::spawn(service);
-    let mut ready = |expected: bool| {
-        let polled = service.enter(|cx, mut service| {
-            <McpSessionService<Mock, MemoryStore> as Service<Request<Body>>>::poll_ready(
-                &mut *service,
-                cx,
-            )
-        });
-        assert_eq!(polled.is_ready(), expected);
+/// A session of nobody's that the inner service issued.
+async fn live_session(store: &impl SessionStore) -> SessionId {
+    let owner = Owner {
+        scope: Scope::default(),
+        principal: None,
     };
-    handle.allow(0);
-    ready(false);
-    handle.allow(1);
-    ready(true);
+    let id = SessionId::issue();
+    let session = Session::new(id.clone(), SessionRecord::new(owner, Issuer::Inner));
+    let terms = store::Terms {
+        idle: HOUR,
+        newborn: HOUR,
+        life: None,
+        total: None,
+        per_principal: None,
+        at_limit: store::AtLimit::Refuse,
+        begun: Duration::ZERO,
+    };
+    store.create(&session, &terms).await.unwrap();
+    id
 }
 
-#[tokio::test]
+/// Polls the answer here, in the test's task, while the inner service does its part.
+async fn served<F, T>(answer: F, inner: impl Future<Output = T>) -> (F::Output, T)
+where
+    F: Future,
+{
+    let both = async { tokio::join!(answer, inner) };
+    timeout(HOUR, both).await.expect("answer and inner call")
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_ready_when_the_inner_service_is() {
+    let mut rig = Rig::new(Pace::AtOnce).await;
+    rig.inner.allow(0);
+    assert_pending!(rig.service.poll_ready::<Request<Body>>());
+    rig.inner.allow(1);
+    assert!(rig.service.is_woken());
+    assert_ready_ok!(rig.service.poll_ready::<Request<Body>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_fails_when_the_inner_service_does() {
+    let mut rig = Rig::new(Pace::AtOnce).await;
+    rig.inner.send_error(Broken);
+    let error = assert_ready_err!(rig.service.poll_ready::<Request<Body>>());
+    assert!(error.to_string().contains(&Broken.to_string()), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_request_does_not_reach_the_inner_service() {
-    for method in [Method::POST, Method::GET, Method::DELETE, Method::PUT] {
-        let (mut service, mut handle) = behind(MemoryStore::new());
-        handle.allow(1);
-        let service: &mut McpSessionService<Mock, MemoryStore> =
-            ServiceExt::<Request<Body>>::ready(&mut service)
+    let dead = SessionId::issue();
+    let refused = || {
+        let long = "x".repeat(1025);
+        let twice = [("mcp-session-id", "a"), ("mcp-session-id", "b")];
+        let versions = [
+            ("mcp-protocol-version", "2025-06-18"),
+            ("mcp-protocol-version", "2026-07-28"),
+        ];
+        [
+            (404, on(dead.expose(), Method::POST, PING)),
+            (404, on(dead.expose(), Method::POST, INITIALIZE)),
+            (404, on(dead.expose(), Method::GET, "")),
+            (404, on(dead.expose(), Method::DELETE, "")),
+            (404, on("two words", Method::POST, PING)),
+            (404, on(&long, Method::POST, PING)),
+            (400, on("", Method::POST, PING)),
+            (400, request(Method::POST, "/mcp", &[], PING)),
+            (400, request(Method::GET, "/mcp", &[], "")),
+            (400, request(Method::DELETE, "/mcp", &[], "")),
+            (400, request(Method::POST, "/mcp", &twice, PING)),
+            (400, request(Method::POST, "/mcp", &versions, PING)),
+        ]
+    };
+    for pace in PACES {
+        let mut rig = Rig::new(pace).await;
+        for (nth, (status, request)) in refused().into_iter().enumerate() {
+            rig.inner.allow(1);
+            assert_ready_ok!(rig.service.poll_ready::<Request<Body>>());
+            let answer = timeout(HOUR, rig.service.call(request))
                 .await
-                .unwrap();
-        let request = request(method, Some("dead"), "");
-        let mut answer = tokio_test::task::spawn(service.call(request));
-        let Poll::Ready(answer) = answer.poll() else {
-            panic!("a store in memory answers at once");
-        };
-        assert_eq!(answer.unwrap().status(), StatusCode::NOT_FOUND);
-        assert!(
-            tokio_test::task::spawn(handle.next_request())
-                .poll()
-                .is_pending()
-        );
-    }
-}
-
-#[tokio::test]
-async fn an_error_of_the_inner_service_passes_through() {
-    let store = MemoryStore::new();
-    let id = born_in(&store).await;
-    // At once, after a look-up that waits, at a birth and at a death.
-    for (request, store) in [
-        (ping(&id), BoxSessionStore::new(store.clone())),
-        (ping(&id), BoxSessionStore::new(Later(store.clone()))),
-        (initialize(), BoxSessionStore::new(store.clone())),
-        (
-            request(Method::DELETE, Some(&id), ""),
-            BoxSessionStore::new(store.clone()),
-        ),
-    ] {
-        let layer = McpSessionLayer::new(store).with_issued_ids_forwarded();
-        let inner = service_fn(|_: Request<Body>| async { Err::<Response<Body>, _>("broken") });
-        assert_eq!(
-            layer.layer(inner).oneshot(request).await.unwrap_err(),
-            "broken"
-        );
-    }
-}
-
-/// A service that must be asked whether it is ready before each call, and says so by failing.
-#[derive(Debug, Default)]
-struct Strict {
-    ready: bool,
-}
-
-impl Clone for Strict {
-    /// A clone has not been asked.
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
-impl Service<Request<Body>> for Strict {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.ready = true;
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Request<Body>) -> Self::Future {
-        let mut response = Response::new(Body::empty());
-        if !std::mem::take(&mut self.ready) {
-            *response.status_mut() = StatusCode::IM_A_TEAPOT;
+                .expect("an answer");
+            assert_eq!(answer.unwrap().status(), status, "{pace:?} {nth}");
         }
-        std::future::ready(Ok(response))
+        // Nor does it later, from a task of its own.
+        tokio::time::sleep(HOUR).await;
+        assert_pending!(rig.inner.poll_request(), "{pace:?}");
     }
 }
 
-#[tokio::test]
-async fn only_a_service_that_said_it_was_ready_is_called() {
-    let store = Later(MemoryStore::new());
-    let id = born_in(&store.0).await;
-    let mut service = McpSessionLayer::new(store)
-        .with_issued_ids_forwarded()
-        .layer(Strict::default());
-    for request in [
-        request(Method::OPTIONS, None, ""),
-        ping(&id),
-        initialize(),
-        request(Method::DELETE, Some(&id), ""),
-    ] {
-        let what = format!("{} {:?}", request.method(), request.headers().len());
+#[tokio::test(start_paused = true)]
+async fn the_answer_waits_for_the_inner_service() {
+    for (pace, way) in PACES
+        .into_iter()
+        .flat_map(|pace| WAYS.map(|way| (pace, way)))
+    {
+        let mut rig = Rig::new(pace).await;
+        let mut answer = task::spawn(rig.call(way));
+        let called = async {
+            while answer.poll().is_pending() {
+                if let Poll::Ready(call) = rig.inner.poll_request() {
+                    return call.unwrap();
+                }
+                tokio::time::sleep(A_WHILE).await;
+            }
+            panic!("answered without the inner service");
+        };
+        let (_, respond) = timeout(HOUR, called).await.expect("an inner call");
+        tokio::time::sleep(HOUR).await;
+        assert_pending!(answer.poll(), "{pace:?} {way:?}");
+        respond.send_response(Response::new(Body::from("done")));
+        let answer = timeout(HOUR, answer).await.expect("an answer").unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{pace:?} {way:?}");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "done", "{pace:?} {way:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inner_error_is_passed_on_as_it_is() {
+    for (pace, way) in PACES
+        .into_iter()
+        .flat_map(|pace| WAYS.map(|way| (pace, way)))
+    {
+        let mut rig = Rig::new(pace).await;
+        let answer = rig.call(way);
+        let fails = async {
+            let (_, respond) = rig.inner.next_request().await.unwrap();
+            respond.send_error(Broken);
+        };
+        let (answer, ()) = served(answer, fails).await;
+        let error = answer.expect_err("an error");
+        assert!(error.is::<Broken>(), "{pace:?} {way:?}: {error}");
+        // What failed has ended nothing.
+        assert!(rig.is_live().await, "{pace:?} {way:?}");
+    }
+}
+
+/// The mock panics when it is called without having said that it is ready, as a buffer or a limit does: so this fails
+/// where a clone is called in place of the service that was asked.
+#[tokio::test(start_paused = true)]
+async fn only_the_service_that_said_it_was_ready_is_called() {
+    for (pace, way) in PACES
+        .into_iter()
+        .flat_map(|pace| WAYS.map(|way| (pace, way)))
+    {
+        let mut rig = Rig::new(pace).await;
+        for _ in 0..3 {
+            if !rig.is_live().await {
+                rig.id = live_session(&rig.store).await;
+            }
+            let answer = rig.call(way);
+            // What stays behind has to ask again, before the inner service is called as after.
+            rig.inner.allow(0);
+            assert_pending!(
+                rig.service.poll_ready::<Request<Body>>(),
+                "{pace:?} {way:?}"
+            );
+            let answers = async {
+                let (_, respond) = rig.inner.next_request().await.unwrap();
+                respond.send_response(Response::new(Body::empty()));
+            };
+            let (answer, ()) = served(answer, answers).await;
+            assert_eq!(answer.unwrap().status(), StatusCode::OK, "{pace:?} {way:?}");
+            assert_pending!(
+                rig.service.poll_ready::<Request<Body>>(),
+                "{pace:?} {way:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_refused_at_once_uses_no_permission_up() {
+    let mut rig = Rig::new(Pace::AtOnce).await;
+    rig.inner.allow(1);
+    for _ in 0..3 {
+        assert_ready_ok!(rig.service.poll_ready::<Request<Body>>());
+        let request = on(SessionId::issue().expose(), Method::POST, PING);
+        let mut answer = task::spawn(rig.service.call(request));
+        let answer = assert_ready_ok!(answer.poll());
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    }
+}
+
+/// An inner service that takes its time, counts, and opens sessions.
+fn slow_inner(
+    calls: &Arc<AtomicUsize>,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
++ Clone
++ Send
++ 'static {
+    let calls = Arc::clone(calls);
+    service_fn(move |request: Request<Body>| {
+        let calls = Arc::clone(&calls);
+        async move {
+            tokio::time::sleep(A_WHILE).await;
+            let mut response = Response::new(Body::empty());
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            if body == INITIALIZE {
+                let id = SessionId::issue().to_header();
+                response.headers_mut().insert("mcp-session-id", id);
+            }
+            calls.fetch_add(1, Relaxed);
+            Ok(response)
+        }
+    })
+}
+
+/// A hundred callers at once, on every way through the layer: `inner` takes one at a time.
+async fn a_hundred_at_once<S>(inner: S, calls: &AtomicUsize)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let inner = inner.map_err(Into::into as fn(S::Error) -> BoxError);
+    let memory = MemoryStore::new();
+    let store = Late(memory.clone(), A_WHILE);
+    let service = McpSessionLayer::new(store)
+        .with_paths(["/mcp"])
+        .layer(inner);
+    let mut expected = 0;
+    let mut callers = Vec::new();
+    for nth in 0..100 {
+        let id = live_session(&memory).await;
+        let (request, status) = match WAYS.get(nth % 8) {
+            Some(way) => (way.request(&id), StatusCode::OK),
+            None => {
+                let dead = SessionId::issue();
+                let method = [Method::POST, Method::DELETE][nth % 2].clone();
+                (on(dead.expose(), method, PING), StatusCode::NOT_FOUND)
+            }
+        };
+        expected += usize::from(status == StatusCode::OK);
+        let service = service.clone();
+        callers.push(async move {
+            let answer = service.oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), status, "{nth}");
+        });
+    }
+    timeout(HOUR, join_all(callers)).await.expect("no deadlock");
+    assert_eq!(calls.load(Relaxed), expected, "each once");
+    // Nothing holds a place that it does not use.
+    let one_more = service.oneshot(request(Method::GET, "/health", &[], ""));
+    timeout(HOUR, one_more).await.expect("a place").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_inside_gets_its_permits_back() {
+    let permits = Arc::new(Semaphore::new(1));
+    let calls = Arc::default();
+    let inner = ConcurrencyLimit::with_semaphore(slow_inner(&calls), Arc::clone(&permits));
+    a_hundred_at_once(inner, &calls).await;
+    assert_eq!(permits.available_permits(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_buffer_inside_loses_nobody() {
+    let permits = Arc::new(Semaphore::new(1));
+    let calls = Arc::default();
+    let limited = ConcurrencyLimit::with_semaphore(slow_inner(&calls), Arc::clone(&permits));
+    a_hundred_at_once(Buffer::new(limited, 1), &calls).await;
+    assert_eq!(permits.available_permits(), 1);
+}
+
+/// A caller that gives up while the store is being asked takes nothing with it.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_answer_gives_its_permit_back() {
+    for way in WAYS {
+        let permits = Arc::new(Semaphore::new(1));
+        let calls = Arc::default();
+        let memory = MemoryStore::new();
+        let id = live_session(&memory).await;
+        let inner = ConcurrencyLimit::with_semaphore(slow_inner(&calls), Arc::clone(&permits));
+        let store = Late(memory, A_WHILE);
+        let mut service = McpSessionLayer::new(store)
+            .with_paths(["/mcp"])
+            .layer(inner);
         let ready = ServiceExt::<Request<Body>>::ready(&mut service)
             .await
             .unwrap();
-        let answer = ready.call(request).await.unwrap();
-        assert_ne!(answer.status(), StatusCode::IM_A_TEAPOT, "{what}");
+        let mut answer = task::spawn(ready.call(way.request(&id)));
+        assert_pending!(answer.poll());
+        assert_eq!(permits.available_permits(), 0, "{way:?}");
+        drop((answer, service));
+        // What was sent inward already is seen through.
+        tokio::time::sleep(HOUR).await;
+        assert_eq!(permits.available_permits(), 1, "{way:?}");
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn back_pressure_loses_nobody() {
-    let store = Later(MemoryStore::new());
-    let id = born_in(&store.0).await;
-    let served = Arc::new(AtomicUsize::new(0));
-    let at_once = Arc::new(AtomicUsize::new(0));
-    let inner = {
-        let (served, at_once) = (Arc::clone(&served), Arc::clone(&at_once));
-        service_fn(move |_: Request<Body>| {
-            let (served, at_once) = (Arc::clone(&served), Arc::clone(&at_once));
-            async move {
-                assert_eq!(at_once.fetch_add(1, SeqCst), 0, "one at a time");
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                at_once.fetch_sub(1, SeqCst);
-                served.fetch_add(1, SeqCst);
-                Ok::<_, Infallible>(Response::new(Body::empty()))
-            }
-        })
-    };
+#[tokio::test]
+async fn it_stands_in_a_tower_stack_without_a_router() {
+    let layer = McpSessionLayer::new(MemoryStore::new());
+    // Other bodies than axum's on both sides.
     let service = ServiceBuilder::new()
-        .layer(McpSessionLayer::new(store))
-        .buffer(1)
-        .concurrency_limit(1)
-        .service(inner);
-    let mut callers = JoinSet::new();
-    for caller in 0..100 {
-        let service = service.clone();
-        // Every fifth is refused, and must give its place back.
-        let (id, expected) = match caller % 5 {
-            0 => ("dead".to_owned(), StatusCode::NOT_FOUND),
-            _ => (id.clone(), StatusCode::OK),
-        };
-        callers.spawn(async move {
-            let answer = service.oneshot(ping(&id)).await.unwrap();
-            assert_eq!(answer.status(), expected);
+        .map_request(|request: Request<hyper::body::Incoming>| request)
+        .concurrency_limit(8)
+        .layer(layer)
+        .timeout(HOUR)
+        .service_fn(async |request: Request<Body>| {
+            assert!(request.extensions().get::<Session>().is_none());
+            let body = Full::new(Bytes::from_static(
+                br#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+            ));
+            let mut response = Response::new(body);
+            let json = http::HeaderValue::from_static("application/json");
+            response.headers_mut().insert("content-type", json);
+            Ok::<_, BoxError>(response)
         });
-    }
-    let all = async { while callers.join_next().await.transpose().unwrap().is_some() {} };
-    tokio::time::timeout(Duration::from_secs(30), all)
-        .await
-        .expect("nobody waits for ever");
-    assert_eq!(served.load(SeqCst), 80);
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    tokio::spawn(
+        hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(server), TowerToHyperService::new(service)),
+    );
+    let head = |more: &str, body: &str| {
+        let length = body.len();
+        format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n{more}\r\n{body}")
+    };
+    let dead = head("mcp-session-id: dead\r\n", PING);
+    let birth = head("connection: close\r\n", INITIALIZE);
+    client.write_all(dead.as_bytes()).await.unwrap();
+    client.write_all(birth.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    client.read_to_string(&mut answers).await.unwrap();
+    let (refusal, birth) = answers.split_once("not found\"}}").unwrap();
+    assert!(refusal.starts_with("HTTP/1.1 404 "), "{answers}");
+    assert!(birth.starts_with("HTTP/1.1 200 "), "{answers}");
+    assert!(birth.contains("\r\nmcp-session-id: "), "{answers}");
 }
 
-#[tokio::test]
-async fn a_stack_without_a_router_will_do() {
-    let inner = service_fn(|request: Request<Body>| async move {
-        let session = request.extensions().get::<Session>().is_some();
-        Ok::<_, Infallible>(Response::new(Body::from(session.to_string())))
-    });
-    let store = MemoryStore::new();
-    let id = born_in(&store).await;
-    let service = ServiceBuilder::new()
-        .layer(McpSessionLayer::new(store))
-        .service(inner);
-    let answer = service.oneshot(ping(&id)).await.unwrap();
-    let body = axum::body::to_bytes(answer.into_body(), 64).await.unwrap();
-    assert_eq!(body, "true");
-}
-
-#[tokio::test]
-async fn a_panic_in_a_birth_is_the_callers() {
-    let inner = service_fn(|_: Request<Body>| async {
-        if true {
-            panic!("inner")
-        }
-        Ok::<_, Infallible>(Response::new(Body::empty()))
-    });
-    let service = McpSessionLayer::new(MemoryStore::new()).layer(inner);
-    let caller = tokio::spawn(service.oneshot(initialize()));
-    let panic = caller.await.unwrap_err().into_panic();
-    assert_eq!(panic.downcast_ref(), Some(&"inner"));
-}
-
+/// Compiles, and that is all.
 #[test]
-fn what_is_shared_is_send_and_sync() {
-    fn is<T: Send + Sync + Clone + std::fmt::Debug + 'static>() {}
-    is::<McpSessionLayer<MemoryStore>>();
-    is::<McpSessionService<Strict, MemoryStore>>();
-    is::<Session>();
-    is::<Sessions>();
-    is::<MemoryStore>();
-    is::<BoxSessionStore>();
-    is::<mcp_session_layer::Rejection>();
-    is::<mcp_session_layer::SessionEvent>();
-    is::<SessionId>();
-    is::<Found>();
-    is::<Terms>();
-    fn is_future<T: Send + std::fmt::Debug>() {}
-    is_future::<
-        mcp_session_layer::ResponseFuture<
-            std::future::Ready<Result<Response<Body>, Infallible>>,
-            Infallible,
-            MemoryStore,
-        >,
-    >();
+fn public_types_go_wherever_they_are_needed() {
+    fn value<T: Debug + Send + Sync + 'static>() {}
+    fn handle<T: Debug + Clone + Send + Sync + 'static>() {}
+    fn future<T: Debug + Send + 'static>() {}
+
+    handle::<McpSessionLayer<MemoryStore>>();
+    handle::<McpSessionService<axum::Router, MemoryStore>>();
+    future::<ResponseFuture<std::future::Ready<()>, BoxError, MemoryStore>>();
+    handle::<Sessions>();
+    value::<SessionEvents>();
+    handle::<SessionEvent>();
+    handle::<Session>();
+    handle::<SessionRecord>();
+    handle::<SessionId>();
+    handle::<SessionRef>();
+    handle::<InvalidSessionId>();
+    handle::<InvalidSessionRef>();
+    handle::<ClientInfo>();
+    handle::<Issuer>();
+    handle::<Owner>();
+    handle::<Scope>();
+    handle::<Principal>();
+    handle::<Rejection>();
+    handle::<RejectionKind>();
+    value::<NoSession>();
+    handle::<MemoryStore>();
+    handle::<BoxSessionStore>();
+    handle::<store::Terms>();
+    handle::<store::AtLimit>();
+    handle::<store::Created>();
+    handle::<store::Limit>();
+    handle::<store::Found>();
+    handle::<store::Now>();
+    handle::<store::EndReason>();
+    handle::<store::FeedEvent>();
+    handle::<store::Listed>();
+    handle::<store::Whose>();
+    value::<store::StoreError>();
+    handle::<store::StoreErrorKind>();
 }
 
-/// The id of a session in this store.
-async fn born_in(store: &MemoryStore) -> String {
-    let inner = service_fn(|_: Request<Body>| async {
-        let body = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
-        let response = Response::builder().header("content-type", "application/json");
-        Ok::<_, Infallible>(response.body(Body::from(body)).unwrap())
-    });
-    let service = McpSessionLayer::new(store.clone()).layer(inner);
-    let answer = service.oneshot(initialize()).await.unwrap();
-    answer.headers()["mcp-session-id"]
-        .to_str()
-        .unwrap()
-        .to_owned()
-}
+/// An error of the inner service's own.
+#[derive(Debug)]
+struct Broken;
 
-/// A store that answers later.
-struct Later(MemoryStore);
-
-impl SessionStore for Later {
-    async fn create(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
-        later().await;
-        self.0.create(session, terms).await
-    }
-
-    async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
-        later().await;
-        self.0.load(id).await
-    }
-
-    async fn touch(
-        &self,
-        id: &SessionId,
-        owner: &Owner,
-        idle: Duration,
-    ) -> Result<Option<Found>, StoreError> {
-        later().await;
-        self.0.touch(id, owner, idle).await
-    }
-
-    async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
-        later().await;
-        self.0.delete(id, reason).await
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the inner service is broken")
     }
 }
 
-async fn later() {
-    let mut polled = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut polled, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
+impl std::error::Error for Broken {}
+
+const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"test","version":"1"}}}"#;
+const PING: &str = r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#;
+const MODERN_PING: &str = r#"{"jsonrpc":"2.0","id":2,"method":"ping","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+
+const A_WHILE: Duration = Duration::from_millis(2);
+const HOUR: Duration = Duration::from_secs(60 * 60);

@@ -1,158 +1,123 @@
-//! Started is finished: clients that hang up leave no session in the inner service that the store does not know.
+//! What was sent inward is seen through, whoever hangs up: the inner service and the store hold the same sessions in the
+//! end. Over real sockets and with a real MCP server, because it goes wrong between two awaits.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    future::{Future, pending},
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use axum::Router;
+use axum::{Router, body::Body};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
 use mcp_session_layer::{
-    McpSessionLayer, MemoryStore, Owner, Session, SessionId, SessionRef, SessionStore, Sessions,
-    store::{Created, Directory, EndReason, Feed, Found, StoreError, Terms},
+    McpSessionLayer, MemoryStore, Scope, SessionId, SessionRef,
+    store::{Directory as _, Whose},
 };
 use rmcp::{
     ServerHandler,
     transport::streamable_http_server::{
-        StreamableHttpService, session::local::LocalSessionManager,
+        StreamableHttpServerConfig, StreamableHttpService, session::local::LocalSessionManager,
     },
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
-    task::JoinSet,
-    time::{Instant, sleep},
+    runtime::Runtime,
+    time::{Instant, sleep, timeout},
 };
-use tower::Layer as _;
+use tokio_test::{assert_pending, task};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_hang_up_in_a_birth_leave_nothing_behind() {
-    let server = Server::start().await;
-    let mut clients = JoinSet::new();
-    for client in 0..CLIENTS {
-        let address = server.address;
-        clients.spawn(async move {
-            let mut socket = send(address, &initialize()).await;
-            hang_up_after(&mut socket, client).await;
-        });
-        bound(&mut clients).await;
-    }
-    while clients.join_next().await.transpose().unwrap().is_some() {}
-    let born = server.when_quiet().await;
-    assert!(born > 0, "the test is about births that happen");
-}
+use late::Late;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_hang_up_in_a_death_leave_nothing_behind() {
-    let server = Server::start().await;
-    let mut clients = JoinSet::new();
-    for client in 0..CLIENTS {
-        let address = server.address;
-        clients.spawn(async move {
-            let id = birth(address).await;
-            let delete = format!(
-                "DELETE /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-session-id: {id}\r\nmcp-protocol-version: 2025-11-25\r\n\r\n"
-            );
-            let mut socket = send(address, &delete).await;
-            hang_up_after(&mut socket, client).await;
-        });
-        bound(&mut clients).await;
-    }
-    while clients.join_next().await.transpose().unwrap().is_some() {}
-    let left = server.when_quiet().await;
-    assert!(left < CLIENTS, "the test is about deaths that happen");
-}
+mod late;
 
+/// rmcp's server behind the layer, on a socket.
 struct Server {
-    address: SocketAddr,
-    manager: Arc<LocalSessionManager>,
-    sessions: Sessions,
+    addr: SocketAddr,
+    app: Router,
+    store: MemoryStore,
+    inner: Arc<LocalSessionManager>,
 }
 
 impl Server {
     async fn start() -> Self {
-        let manager = Arc::new(LocalSessionManager::default());
-        let mcp =
-            StreamableHttpService::new(|| Ok(Tools), Arc::clone(&manager), Default::default());
-        let layer = McpSessionLayer::new(Slow(MemoryStore::new()));
-        let sessions = layer.sessions();
+        let store = MemoryStore::new();
+        let inner = Arc::new(LocalSessionManager::default());
+        let mcp = StreamableHttpService::new(
+            || Ok(Tools),
+            Arc::clone(&inner),
+            StreamableHttpServerConfig::default(),
+        );
+        let layer = McpSessionLayer::new(Late(store.clone(), A_MOMENT));
         let app = Router::new().route_service("/mcp", layer.layer(mcp));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, app).await });
+        let addr = listener.local_addr().unwrap();
+        let served = app.clone();
+        tokio::spawn(async move { axum::serve(listener, served).await });
         Self {
-            address,
-            manager,
-            sessions,
+            addr,
+            app,
+            store,
+            inner,
         }
     }
 
-    /// Waits until nothing changes any more, and sees that rmcp and the store hold the same sessions. How many.
-    async fn when_quiet(&self) -> usize {
-        let deadline = Instant::now() + Duration::from_secs(20);
+    /// Sends a request and resets the connection that much later. Says whether an answer had come by then.
+    async fn hang_up_on(&self, request: &str, after: Duration) -> bool {
+        let mut client = TcpStream::connect(self.addr).await.unwrap();
+        client.set_zero_linger().unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        sleep(after).await;
+        matches!(client.try_read(&mut [0; 16]), Ok(1..))
+    }
+
+    /// The sessions of the inner service and those of the store, once nothing changes any more.
+    async fn settled(&self) -> (BTreeSet<SessionRef>, BTreeSet<SessionRef>) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut before = None;
         loop {
-            let before = (self.held().await, self.stored().await);
-            sleep(Duration::from_millis(500)).await;
-            let after = (self.held().await, self.stored().await);
-            if before == after && after.0 == after.1 {
-                return after.0.len();
+            let now = (self.held_inside().await, self.recorded().await);
+            if before.as_ref() == Some(&now) || Instant::now() > deadline {
+                return now;
             }
-            assert!(
-                Instant::now() < deadline,
-                "rmcp holds {} sessions, the store {}, both {}",
-                after.0.len(),
-                after.1.len(),
-                after.0.intersection(&after.1).count(),
-            );
+            before = Some(now);
+            sleep(QUIET).await;
         }
     }
 
-    async fn held(&self) -> BTreeSet<SessionRef> {
-        let sessions = self.manager.sessions.read().await;
-        let id = |id: &str| id.parse::<SessionId>().unwrap().reference();
-        sessions.keys().map(|key| id(key)).collect()
+    async fn held_inside(&self) -> BTreeSet<SessionRef> {
+        let sessions = self.inner.sessions.read().await;
+        let ids = sessions.keys().map(|id| id.parse::<SessionId>().unwrap());
+        ids.map(|id| id.reference()).collect()
     }
 
-    async fn stored(&self) -> BTreeSet<SessionRef> {
-        let listed = self.sessions.list(None, usize::MAX).await.unwrap();
-        listed.iter().map(|session| session.reference).collect()
+    async fn recorded(&self) -> BTreeSet<SessionRef> {
+        let all = Whose::Scope(Scope::default());
+        let listed = self.store.list(&all, None, usize::MAX).await.unwrap();
+        listed.into_iter().map(|entry| entry.reference).collect()
     }
-}
 
-async fn birth(address: SocketAddr) -> String {
-    let mut socket = send(address, &initialize()).await;
-    let mut answer = Vec::new();
-    while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
-        assert_ne!(socket.read_buf(&mut answer).await.unwrap(), 0);
-    }
-    let answer = String::from_utf8(answer).unwrap();
-    let id = answer
-        .lines()
-        .find_map(|line| line.strip_prefix("mcp-session-id: "));
-    id.expect("an id").to_owned()
-}
-
-fn initialize() -> String {
-    let body = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"test","version":"1"}}}"#;
-    format!(
-        "POST /mcp HTTP/1.1\r\nhost: localhost\r\naccept: application/json, text/event-stream\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-async fn send(address: SocketAddr, request: &str) -> TcpStream {
-    let mut socket = TcpStream::connect(address).await.unwrap();
-    socket.write_all(request.as_bytes()).await.unwrap();
-    socket
-}
-
-/// Resets the connection, between 0 and 5 ms from now.
-async fn hang_up_after(socket: &mut TcpStream, client: usize) {
-    sleep(Duration::from_micros(client as u64 * 37 % 5000)).await;
-    socket.set_zero_linger().unwrap();
-}
-
-/// Keeps the number of clients at once within what sockets there are.
-async fn bound(clients: &mut JoinSet<()>) {
-    while clients.len() >= 100 {
-        clients.join_next().await.transpose().unwrap();
+    /// A birth whose client stays.
+    async fn initialize(&self) {
+        let request = Request::post("/mcp")
+            .header("host", "localhost")
+            .header("accept", "application/json, text/event-stream")
+            .header("content-type", "application/json")
+            .body(Body::from(INITIALIZE))
+            .unwrap();
+        let answer = self.app.clone().oneshot(request).await.unwrap();
+        assert!(answer.headers().contains_key("mcp-session-id"));
+        answer.into_body().collect().await.unwrap();
     }
 }
 
@@ -161,43 +126,144 @@ struct Tools;
 
 impl ServerHandler for Tools {}
 
-/// A store whose verbs take a while.
-struct Slow(MemoryStore);
-
-impl SessionStore for Slow {
-    async fn create(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
-        sleep(LATENCY).await;
-        self.0.create(session, terms).await
-    }
-
-    async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
-        sleep(LATENCY).await;
-        self.0.load(id).await
-    }
-
-    async fn touch(
-        &self,
-        id: &SessionId,
-        owner: &Owner,
-        idle: Duration,
-    ) -> Result<Option<Found>, StoreError> {
-        sleep(LATENCY).await;
-        self.0.touch(id, owner, idle).await
-    }
-
-    async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
-        sleep(LATENCY).await;
-        self.0.delete(id, reason).await
-    }
-
-    fn directory(&self) -> Option<&dyn Directory> {
-        self.0.directory()
-    }
-
-    fn feed(&self) -> Option<Feed> {
-        self.0.feed()
-    }
+/// Some hang up before their request is read, some while the store is asked, while the inner service answers, while
+/// the store is told, and some after the answer.
+fn impatience(nth: usize) -> Duration {
+    Duration::from_micros((nth as u64 * 37) % 5000)
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn births_and_deaths_end_alike_in_the_store_and_inside() {
+    let server = &Server::start().await;
+
+    let length = INITIALIZE.len();
+    let birth = &format!(
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\naccept: application/json, text/event-stream\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{INITIALIZE}"
+    );
+    let answered = stream::iter(0..CLIENTS)
+        .map(|nth| server.hang_up_on(birth, impatience(nth)))
+        .buffer_unordered(AT_ONCE)
+        .filter(|answered| std::future::ready(*answered))
+        .count()
+        .await;
+    let (inside, recorded) = server.settled().await;
+    println!(
+        "{CLIENTS} births: {answered} answered, {} made",
+        inside.len()
+    );
+    assert_eq!(inside.len(), recorded.len());
+    assert_eq!(inside, recorded);
+    assert!(
+        inside.len() > answered + CLIENTS / 20,
+        "nobody hung up in between"
+    );
+
+    let made = inside.len();
+    let more = stream::iter(made..CLIENTS).map(|_| server.initialize());
+    more.buffer_unordered(AT_ONCE).collect::<()>().await;
+    let ids: Vec<_> = server.inner.sessions.read().await.keys().cloned().collect();
+    let before = server.recorded().await.len();
+    let answered = stream::iter(ids.iter().enumerate())
+        .map(async |(nth, id)| {
+            let death = format!(
+                "DELETE /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-session-id: {id}\r\n\
+                 mcp-protocol-version: 2025-11-25\r\n\r\n"
+            );
+            server.hang_up_on(&death, impatience(nth)).await
+        })
+        .buffer_unordered(AT_ONCE)
+        .filter(|answered| std::future::ready(*answered))
+        .count()
+        .await;
+    let (inside, recorded) = server.settled().await;
+    let ended = before - recorded.len();
+    println!("{CLIENTS} deaths: {answered} answered, {ended} happened");
+    assert_eq!(inside.len(), recorded.len());
+    assert_eq!(inside, recorded);
+    assert!(ended > answered + CLIENTS / 20, "nobody hung up in between");
+}
+
+#[tokio::test]
+async fn a_panic_of_the_inner_service_is_the_callers() {
+    let store = MemoryStore::new();
+    let layer = McpSessionLayer::new(store);
+    let births = service_fn(async |request: Request<Body>| {
+        if request.method() == Method::POST && request.headers().contains_key("x-panic") {
+            panic!("at birth");
+        }
+        if request.method() == Method::DELETE {
+            panic!("at death");
+        }
+        let mut response = Response::new(Body::empty());
+        let id = SessionId::issue().to_header();
+        response.headers_mut().insert("mcp-session-id", id);
+        Ok::<_, Infallible>(response)
+    });
+    let service = layer.layer(births);
+
+    let birth = || Request::post("/mcp").body(Body::from(INITIALIZE)).unwrap();
+    let mut fatal = birth();
+    fatal.headers_mut().insert("x-panic", "1".parse().unwrap());
+    assert_eq!(panic_of(service.clone().oneshot(fatal)).await, "at birth");
+    let answer = service.clone().oneshot(birth()).await.unwrap();
+    let id = answer.headers()["mcp-session-id"].clone();
+
+    let request = |method: Method| {
+        let request = Request::builder().method(method).uri("/mcp");
+        request
+            .header("mcp-session-id", &id)
+            .body(Body::empty())
+            .unwrap()
+    };
+    let death = service.clone().oneshot(request(Method::DELETE));
+    assert_eq!(panic_of(death).await, "at death");
+    // It was not ended, so it lives.
+    let answer = service.oneshot(request(Method::POST)).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
+async fn panic_of<T: std::fmt::Debug>(answer: impl Future<Output = T>) -> String {
+    let panic = AssertUnwindSafe(answer)
+        .catch_unwind()
+        .await
+        .expect_err("a panic");
+    (*panic.downcast::<&str>().expect("its own words")).to_owned()
+}
+
+#[test]
+fn a_runtime_that_shuts_down_leaves_nobody_waiting() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let endless = service_fn({
+        let calls = Arc::clone(&calls);
+        move |_: Request<Body>| {
+            calls.fetch_add(1, Relaxed);
+            pending::<Result<Response<Body>, Infallible>>()
+        }
+    });
+    let service = McpSessionLayer::new(MemoryStore::new()).layer(endless);
+    let (serving, asking) = (Runtime::new().unwrap(), Runtime::new().unwrap());
+
+    let birth = Request::post("/mcp").body(Body::from(INITIALIZE)).unwrap();
+    let mut answer = task::spawn(service.oneshot(birth));
+    serving.block_on(async {
+        while calls.load(Relaxed) == 0 {
+            assert_pending!(answer.poll());
+            sleep(A_MOMENT).await;
+        }
+    });
+    let gone = std::thread::spawn(move || drop(serving));
+    let answer = asking.block_on(async { timeout(Duration::from_secs(30), answer).await });
+    let answer = answer.expect("an answer").unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    gone.join().unwrap();
+}
+
+const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"test","version":"1"}}}"#;
+
 const CLIENTS: usize = 2000;
-const LATENCY: Duration = Duration::from_millis(2);
+const AT_ONCE: usize = 64;
+/// How long the store takes for each verb.
+const A_MOMENT: Duration = Duration::from_millis(2);
+/// Far longer than any step of a birth or death takes.
+const QUIET: Duration = Duration::from_millis(500);
