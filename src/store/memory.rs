@@ -195,6 +195,7 @@ impl Inner {
         let mut evicted = None;
         let mut place = Place::default();
         let created = loop {
+            let departures = tally.departures();
             let limit = match self.insert(session, hash, &tally, place, terms, now) {
                 Created::Full(limit) => limit,
                 Created::New { left, .. } => return Created::New { left, evicted },
@@ -208,6 +209,10 @@ impl Inner {
                 Limit::PerPrincipal => Among::Owner(session.owner()),
             };
             let Some(victim) = self.victim(among, hash, now, untouched) else {
+                // Unless those that could have gone did so just before they were looked at.
+                if tally.departures() != departures {
+                    continue;
+                }
                 break Created::Full(limit);
             };
             // Another thread may be faster. Then there is another try.

@@ -48,6 +48,7 @@ impl Tallies {
                 let tally = Arc::new(Tally {
                     scope: scope.clone(),
                     sessions: AtomicU64::new(0),
+                    departures: AtomicU64::new(0),
                 });
                 free.insert(Arc::clone(&tally));
                 tally
@@ -60,11 +61,17 @@ impl Tallies {
 pub(super) struct Tally {
     scope: Scope,
     sessions: AtomicU64,
+    departures: AtomicU64,
 }
 
 impl Tally {
     pub(super) fn sessions(&self) -> u64 {
         self.sessions.load(Relaxed)
+    }
+
+    /// How many sessions have gone. While this stays the same, a look at one after the other misses none.
+    pub(super) fn departures(&self) -> u64 {
+        self.departures.load(Relaxed)
     }
 
     /// Counts one more, if there is room, and says how many there are then.
@@ -78,13 +85,16 @@ impl Tally {
             .map_err(|_| NoRoom)
     }
 
+    /// Counts one less. To be called under the lock of the session's shard.
     pub(super) fn leave(&self) {
         self.sessions.fetch_sub(1, Relaxed);
+        self.departures.fetch_add(1, Relaxed);
     }
 
     /// Leaves the place of a session that is gone to another, and says whether there is such a place: not without a limit,
-    /// nor if the limit is lower than it was, and exceeded.
+    /// nor if the limit is lower than it was, and exceeded. Else as [`leave`](Self::leave).
     pub(super) fn hand_over(&self, limit: Option<NonZeroU64>) -> bool {
+        self.departures.fetch_add(1, Relaxed);
         let limit = limit.map_or(0, NonZeroU64::get);
         self.sessions
             .fetch_update(Relaxed, Relaxed, |sessions| {
