@@ -110,10 +110,13 @@ export class Server {
     return send(`${this.admin}/${what}`, { method: "DELETE" });
   }
 
-  /// Ends it by a signal, and answers how: its exit code.
-  stop(signal = "SIGTERM") {
+  /// Ends it by a signal, and answers how: its exit code, or null if it has to be killed after 20 seconds.
+  async stop(signal = "SIGTERM") {
     this.child.kill(signal);
-    return this.child.gone;
+    const patience = setTimeout(() => this.child.kill("SIGKILL"), 20_000);
+    const code = await this.child.gone;
+    clearTimeout(patience);
+    return code;
   }
 }
 
