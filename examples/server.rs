@@ -67,6 +67,7 @@ use rmcp::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::sleep};
+use tower_http::trace::TraceLayer;
 use tracing_subscriber::EnvFilter;
 
 /// An MCP server with sessions.
@@ -140,7 +141,8 @@ pub(crate) async fn main() -> anyhow::Result<()> {
             std::future::ready(request)
         }))
         .layer(layer)
-        .layer(from_fn_with_state(Arc::new(tokens), authenticate));
+        .layer(from_fn_with_state(Arc::new(tokens), authenticate))
+        .layer(TraceLayer::new_for_http());
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
     println!("http://{}/mcp", listener.local_addr()?);
