@@ -1,5 +1,6 @@
 // Two nodes on one store, whose clocks differ by ten minutes, behind a round-robin proxy, and a real client that makes a
-// thousand calls while nodes and the store are killed: `node cluster.mjs postgres://..`, or `node cluster.mjs redis`.
+// thousand calls while nodes and the store are killed: `node cluster.mjs STORE...`, where a store is postgres://.., or redis for one
+// of its own, and may be followed by flags of the server, as in 'redis --cached=5'.
 
 import { createHash } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -21,13 +22,13 @@ class Nodes {
   all = [];
   #ever = [];
 
-  constructor(store) {
-    this.store = store;
+  constructor(flags) {
+    this.flags = flags;
   }
 
   async start(at) {
     const env = { RUST_LOG: "info", ...(at === 1 ? AHEAD : {}) };
-    this.all[at] = await Server.start([`--store=${this.store}`], env);
+    this.all[at] = await Server.start(this.flags, env);
     this.#ever.push(this.all[at]);
   }
 
@@ -159,8 +160,9 @@ async function thousand(client, proxy, events) {
   return result;
 }
 
-async function play(kind, check, store, redis) {
-  const nodes = new Nodes(store);
+async function play(kind, name, flags, redis) {
+  const check = checks.named(name);
+  const nodes = new Nodes(flags);
   await Promise.all([nodes.start(0), nodes.start(1)]);
   const proxy = new Proxy(nodes);
   const client = await new Puppet(kind).connect(await proxy.start());
@@ -184,7 +186,7 @@ async function play(kind, check, store, redis) {
   };
   const events = { 150: back, 351: back, ...(redis && { 550: outage(1000), 750: outage(2 * PATIENCE) }) };
   const result = await thousand(client, proxy, events);
-  console.log(`     ${kind}: ${JSON.stringify({ ...result, refused: proxy.refused, statuses: proxy.statuses })}`);
+  console.log(`     ${name}: ${JSON.stringify({ ...result, refused: proxy.refused, statuses: proxy.statuses })}`);
 
   check("answers a thousand calls", result.right, CALLS);
   check("loses none", result.wrong, []);
@@ -195,6 +197,7 @@ async function play(kind, check, store, redis) {
     return !outages.some(({ down, up }) => answered - down > PATIENCE - 200 && answered < up + 1000);
   });
   check("is away only while the store was away for too long", early, []);
+  if (flags.some((flag) => flag.startsWith("--cached"))) check("or not at all", proxy.unavailable, []);
   check("was refused by a killed node now and then", proxy.refused > 0, true);
   check("lived through each outage", outages.length, redis ? 2 : 0);
   check("spreads over both nodes", proxy.served.every((count) => count > CALLS / 4), true);
@@ -229,13 +232,14 @@ function answers(port) {
 
 const checks = new Checks();
 await Promise.all(
-  process.argv.slice(2).map(async (store) => {
+  process.argv.slice(2).map(async (given) => {
+    const [store, ...more] = given.split(" ");
     const redis = store === "redis" && (await Redis.start());
-    const url = redis ? `redis://127.0.0.1:${redis.port}` : store;
-    const name = url.split(":")[0];
     // A language each.
     const kind = redis ? "ts2" : "mcp2";
-    await play(kind, checks.named(`${kind}, ${name}`), url, redis).catch((error) => {
+    const name = [kind, store.split(":")[0], ...more].join(" ");
+    const flags = [`--store=${redis ? `redis://127.0.0.1:${redis.port}` : store}`, ...more];
+    await play(kind, name, flags, redis).catch((error) => {
       checks.named(name)(`goes through: ${error.stack}`, false, true);
     });
     if (redis) await redis.remove();

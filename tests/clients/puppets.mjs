@@ -11,6 +11,7 @@ export const NOT_FOUND = '{"jsonrpc":"2.0","error":{"code":-32001,"message":"Ses
 
 const children = new Set();
 process.on("exit", () => children.forEach((child) => child.kill("SIGKILL")));
+for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => process.exit(1));
 // A call that nobody waits for any more, because a check before it failed.
 process.on("unhandledRejection", () => {});
 
