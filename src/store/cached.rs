@@ -213,7 +213,7 @@ impl<S: SessionStore> SessionStore for CachedStore<S> {
         let call = self.cache.calls.begin(reference);
         // The primary first. Then, and also if it failed or nobody waited for it, nothing here may say that the session
         // is live: nobody knows.
-        let _forget = Forget(&self.cache, reference);
+        let _forget = Forget::later(&self.cache, reference);
         let live = self.store.delete(id, reason).await?;
         let _removed = call.finish(|| {
             let until = Instant::now() + self.max_absence();
@@ -237,13 +237,17 @@ impl<S: SessionStore> SessionStore for CachedStore<S> {
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
         self.listen();
-        let call = self.cache.calls.begin(id.reference());
+        let reference = id.reference();
+        let call = self.cache.calls.begin(reference);
+        // Unless the claim succeeds: somebody else's may have, or this one without an answer.
+        let mut forget = Forget::later(&self.cache, reference);
         let asked = Instant::now();
         let found = self
             .store
             .claim(id, owner, self.primarys_idle(idle))
             .await?;
         if let Some(found) = &found {
+            forget.not();
             self.cache
                 .learn(&call, Known::of_touch(found.clone(), asked));
         }
@@ -385,12 +389,28 @@ impl Cache {
     }
 }
 
-/// Forgets a session when it is dropped.
-struct Forget<'a>(&'a Cache, SessionRef);
+/// Forgets a session when it is dropped, also with a call that nobody waited for.
+struct Forget<'a> {
+    cache: Option<&'a Cache>,
+    reference: SessionRef,
+}
+
+impl<'a> Forget<'a> {
+    fn later(cache: &'a Cache, reference: SessionRef) -> Self {
+        let cache = Some(cache);
+        Self { cache, reference }
+    }
+
+    fn not(&mut self) {
+        self.cache = None;
+    }
+}
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.0.forget(&self.1);
+        if let Some(cache) = self.cache {
+            cache.forget(&self.reference);
+        }
     }
 }
 

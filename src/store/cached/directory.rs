@@ -40,7 +40,7 @@ impl<S: SessionStore> Directory for CachedStore<S> {
         };
         Box::pin(async move {
             self.listen();
-            let _forget = Forget(&self.cache, *reference);
+            let _forget = Forget::later(&self.cache, *reference);
             directory.end(scope, reference, reason).await
         })
     }

@@ -861,6 +861,35 @@ async fn a_claim_replaces_what_is_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_claim_that_did_not_succeed_memory_says_nothing() {
+    let (primary, cached) = cached();
+    let nobodys = session_of(&owner(None));
+    primary.store.create(&nobodys, &terms()).await.unwrap();
+    let (me, you) = (owner("me"), owner("you"));
+    assert!(is_live(&cached, &nobodys).await);
+    primary.fail(StoreErrorKind::Failed);
+    assert!(cached.claim(nobodys.id(), &me, HOUR).await.is_err());
+    assert!(matches!(now(&cached, &nobodys), Now::AskMe));
+    primary.fail(None);
+    assert!(is_live(&cached, &nobodys).await);
+    // Sent, and done, but nobody waited for the answer.
+    primary.after.close();
+    let claim = cached.claim(nobodys.id(), &me, HOUR);
+    assert!(claim.now_or_never().is_none());
+    primary.after.open();
+    assert!(matches!(now(&cached, &nobodys), Now::AskMe));
+
+    // Too late: on another node somebody was faster.
+    let other = session_of(&owner(None));
+    primary.store.create(&other, &terms()).await.unwrap();
+    assert!(is_live(&cached, &other).await);
+    primary.store.claim(other.id(), &you, HOUR).await.unwrap();
+    let claimed = cached.claim(other.id(), &me, HOUR).await.unwrap();
+    assert!(claimed.is_none());
+    assert!(!is_live(&cached, &other).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_directory_ends_is_forgotten_without_a_feed() {
     let (primary, cached) = cached_over(Primary {
         has_directory: true,
