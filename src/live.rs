@@ -632,3 +632,74 @@ const EVENTS: usize = 1024;
 const FULL_FOR: Duration = Duration::from_secs(1);
 /// Longer than any look-up takes: the longest time limit for a store call is a minute.
 const REMEMBERED_FOR: Duration = Duration::from_secs(90);
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, error::Elapsed, timeout};
+
+    use super::*;
+
+    fn session() -> SessionRef {
+        SessionRef::from_bytes([7; 32])
+    }
+
+    fn remembered(live: &Live) -> usize {
+        let shard = live.shard(&session());
+        assert_eq!(shard.ended.len(), shard.forget.len());
+        shard.ended.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_is_announced_once_although_it_was_heard_before() -> Result<(), Elapsed> {
+        let live = Live::new();
+        let mut events = live.events.subscribe();
+        live.end_heard(&session(), EndReason::Revoked);
+        assert!(matches!(
+            live.end(&session(), EndReason::Revoked),
+            Ended::Elsewhere
+        ));
+        assert!(matches!(
+            live.end(&session(), EndReason::Revoked),
+            Ended::Before
+        ));
+        live.end_heard(&session(), EndReason::Revoked);
+        let ended = SessionEvent::Ended {
+            reference: session(),
+            reason: EndReason::Revoked,
+        };
+        assert_eq!(timeout(REMEMBERED_FOR, events.recv()).await?, Ok(ended));
+        assert!(events.is_empty());
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_are_forgotten_in_time_and_not_before() {
+        let live = Live::new();
+        live.end_heard(&session(), EndReason::Deleted);
+        advance(REMEMBERED_FOR / 2).await;
+        // A namesake was born and has ended.
+        live.forget_namesake(&session());
+        live.end_heard(&session(), EndReason::Deleted);
+        advance(REMEMBERED_FOR / 2).await;
+        live.shard(&session()).fade();
+        assert_eq!(remembered(&live), 1);
+        advance(REMEMBERED_FOR / 2).await;
+        live.shard(&session()).fade();
+        assert_eq!(remembered(&live), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_condemned_is_refused_until_it_is_pardoned() {
+        let live = Live::new();
+        live.condemn(session());
+        live.end(&session(), EndReason::Deleted);
+        live.forget_namesake(&session());
+        advance(REMEMBERED_FOR * 2).await;
+        live.shard(&session()).fade();
+        assert!(live.shard(&session()).ended.contains_key(&session()));
+        live.pardon(&session());
+        advance(REMEMBERED_FOR * 2).await;
+        live.shard(&session()).fade();
+        assert_eq!(remembered(&live), 0);
+    }
+}
