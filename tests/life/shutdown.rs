@@ -110,7 +110,8 @@ async fn what_is_not_finished_in_time_is_cut_off() {
             assert_eq!(answer.status(), 503);
             assert_eq!(kind_of(&answer), Some(RejectionKind::Draining));
         }
-        let late = node.send(doing(post(&id), "wait")).await;
+        let late = node.send(doing(post(&id), "wait"));
+        let late = timeout(SECOND, late).await.expect("at once");
         assert_eq!(late.status(), 503);
         let late = node.send(doing(post(&id), "stream")).await;
         assert_eq!(late.status(), 503);
@@ -123,7 +124,8 @@ async fn what_comes_late_has_the_rest_of_the_time() {
     let id = node.born().await;
     node.layer.sessions().shut_down(MINUTE).await;
     let start = Instant::now();
-    assert_eq!(node.send(doing(post(&id), "wait")).await.status(), 503);
+    let late = timeout(HOUR, node.send(doing(post(&id), "wait"))).await;
+    assert_eq!(late.expect("is cut off").status(), 503);
     assert_eq!(start.elapsed().as_secs(), 60);
 }
 

@@ -156,7 +156,8 @@ pub(crate) fn reference(id: &str) -> SessionRef {
 /// Reads a stream to its clean end and answers how long it took and what came.
 pub(crate) async fn ending(body: Body) -> (Duration, Bytes) {
     let start = tokio::time::Instant::now();
-    let read = body.collect().await.expect("ends cleanly");
+    let read = timeout(24 * HOUR, body.collect()).await.expect("ends");
+    let read = read.expect("ends cleanly");
     (start.elapsed(), read.to_bytes())
 }
 
