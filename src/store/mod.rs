@@ -217,6 +217,9 @@ pub struct Terms {
     pub at_limit: AtLimit,
     /// How long ago this birth began. If its owner's sessions were all ended since then, the newcomer is
     /// refused too.
+    ///
+    /// It is said at the call, and the store counts back from when it hears it: a birth that began on one node less
+    /// than the way to the store before another node ended them all looks younger than that end, and may pass.
     pub begun: Duration,
 }
 
