@@ -55,6 +55,9 @@ mod listen;
 /// for a sign of life before each use of a connection; `test_before_acquire(false)` saves that round trip and costs an
 /// error for each connection that broke while it was idle, of which all but births are tried again.
 ///
+/// A transaction pooler in between must know prepared statements, as PgBouncer 1.21 does with
+/// `max_prepared_statements`. Others mix up the statements of their clients.
+///
 /// A call that is dropped gives its connection a second to finish, and then gives it up, so that a server that hangs
 /// does not use up the pool.
 ///
@@ -74,10 +77,9 @@ mod listen;
 ///
 /// # Feed
 ///
-/// `LISTEN`, on a channel named like the table. A transaction pooler (PgBouncer's `pool_mode = transaction`) breaks
-/// that silently, so every ten seconds the listener sends itself a message through the pool. While it does not hear
-/// them, it says so once in the log and says [`FeedEvent::Gap`](super::FeedEvent::Gap) every few seconds, upon
-/// which subscribers ask.
+/// `LISTEN`, on a channel named like the table. A transaction pooler breaks that silently, so every ten seconds the
+/// listener sends itself a message through the pool. While it does not hear them it says so in the log, once, and says
+/// [`FeedEvent::Gap`](super::FeedEvent::Gap) every few seconds, upon which subscribers ask.
 ///
 /// # Replicas
 ///

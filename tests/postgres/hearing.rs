@@ -7,7 +7,7 @@ use mcp_session_layer::{
     sqlx::{self, PgPool},
     store::{EndReason, Feed, FeedEvent},
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt as _;
 
 use crate::{
@@ -78,7 +78,7 @@ async fn one_connection_listens_for_all_feeds_and_for_no_longer() {
         drop(feeds);
         let gone = async {
             while !listening(&fixture).await.is_empty() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                sleep(Duration::from_millis(20)).await;
             }
         };
         timeout(SOON, gone).await.expect("the last feed ends it");
@@ -129,6 +129,7 @@ async fn deafness_is_noticed_later() {
     assert_eq!(next(&mut feed, SOON).await, event(&ended));
 
     // One gap when it is noticed, one when it is over.
+    sleep(Duration::from_millis(200)).await;
     proxy.lose_connections();
     for _ in 0..2 {
         assert_eq!(next(&mut feed, A_WHILE).await, FeedEvent::Gap);

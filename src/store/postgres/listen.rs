@@ -1,9 +1,9 @@
 //! Ends, heard over `LISTEN/NOTIFY`.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use sqlx::{
-    Error, PgPool,
+    AssertSqlSafe, Error, PgPool,
     postgres::{PgListener, PgNotification},
 };
 use tokio::{
@@ -13,6 +13,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
+use super::held::Held;
 use crate::store::{EndReason, Feed, FeedEvent, sql::heard};
 
 /// A task that listens for all feeds of a store, for as long as there are any.
@@ -30,6 +31,7 @@ impl Listener {
             pool,
             channel,
             events: events.clone(),
+            is_deaf: false,
             last_gap: None,
         };
         let task = runtime.spawn(listening.run()).abort_handle();
@@ -52,60 +54,54 @@ struct Listening {
     channel: String,
     probe: String,
     events: broadcast::Sender<FeedEvent>,
+    /// Whether the last that was said about it in the log is that nothing is heard.
+    is_deaf: bool,
     last_gap: Option<Instant>,
 }
 
 impl Listening {
     async fn run(mut self) {
-        let mut has_warned = false;
         let mut pause = SHORTEST_PAUSE;
         while !self.pool.is_closed() {
             let began = Instant::now();
-            match self.hear().await {
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::info!(error, "lost the connection that hears of ended sessions");
-                }
-                Ok(()) if !has_warned => {
-                    has_warned = true;
-                    tracing::warn!(
-                        channel = self.channel,
-                        "LISTEN/NOTIFY does not work here (a transaction pooler?): \
-                         ends of sessions on other nodes are noticed only by asking"
-                    );
-                }
-                Ok(()) => {}
-            }
-            if began.elapsed() > LONGEST_PAUSE * 2 {
-                pause = SHORTEST_PAUSE;
+            let Err(error) = self.hear().await;
+            if !self.is_deaf {
+                self.is_deaf = true;
+                let (channel, error) = (&self.channel, &*error as &dyn std::error::Error);
+                tracing::warn!(
+                    channel,
+                    error,
+                    "does not hear of sessions that are ended on other nodes, which are now noticed by asking"
+                );
             }
             // While nothing is heard, asking is all there is.
-            if self.last_gap.is_none_or(|last| last.elapsed() >= EVERY) {
+            if self.last_gap.is_none_or(|last| last.elapsed() > EVERY / 2) {
                 self.gap();
+            }
+            if began.elapsed() > EVERY {
+                pause = SHORTEST_PAUSE;
             }
             sleep(pause).await;
             pause = LONGEST_PAUSE.min(pause * 2);
         }
     }
 
-    /// Listens for as long as the connection lasts, or until what is said there is no longer heard.
-    async fn hear(&mut self) -> Result<(), Error> {
-        let mut listener = within(PATIENCE, self.connect()).await?;
-        within(PATIENCE, listener.listen(&self.probe)).await?;
-        // Behind a transaction pooler LISTEN stays on a connection that serves others, and what arrives there would
-        // confuse them. So the channel is not listened on before the probe was heard.
-        if !self.probe(&mut listener).await? {
-            return Ok(());
-        }
-        within(PATIENCE, listener.listen(&self.channel)).await?;
-        // What ended before may have been missed.
+    /// Listens until it is not certain any longer that everything is heard.
+    async fn hear(&mut self) -> Result<Infallible, BoxError> {
+        let mut listener = timeout(PATIENCE, self.connect()).await??;
+        timeout(PATIENCE, listener.listen(&self.probe)).await??;
+        // Behind a transaction pooler LISTEN stays on a connection that serves others, and what arrives there confuses
+        // them. So the channel is not listened on before the probe was heard.
+        self.check(&mut listener).await?;
+        timeout(PATIENCE, listener.listen(&self.channel)).await??;
+        // What was ended before may have been missed.
         self.gap();
+        if std::mem::take(&mut self.is_deaf) {
+            tracing::info!(channel = self.channel, "hears of ended sessions again");
+        }
         loop {
-            self.hear_until(&mut listener, Instant::now() + EVERY)
-                .await?;
-            if !self.probe(&mut listener).await? {
-                return Ok(());
-            }
+            self.hear_for(EVERY, &mut listener).await?;
+            self.check(&mut listener).await?;
         }
     }
 
@@ -123,21 +119,24 @@ impl Listening {
         PgListener::connect_with(&pool).await
     }
 
-    /// Whether a message that is sent through the pool is heard. Hands on what is heard meanwhile.
-    async fn probe(&self, listener: &mut PgListener) -> Result<bool, Error> {
-        let sent = sqlx::query("select pg_notify($1, '')")
-            .bind(&self.probe)
-            .execute(&self.pool);
-        if within(PATIENCE, sent).await.is_err() {
-            // The pool is away or busy, which says nothing about this connection.
-            return Ok(true);
+    /// Makes sure that a message that is sent through the pool is heard. Hands on what is heard meanwhile.
+    async fn check(&self, listener: &mut PgListener) -> Result<(), BoxError> {
+        let send = async {
+            let mut held = Held::acquire(&self.pool, "send a message").await?;
+            let notify = AssertSqlSafe(format!("notify {}", self.probe));
+            let sent = sqlx::raw_sql(notify).execute(&mut *held).await;
+            held.done(sent)
+        };
+        timeout(PATIENCE, send).await??;
+        match self.hear_for(PATIENCE, listener).await? {
+            true => Ok(()),
+            false => Err("a message sent with NOTIFY is not heard (a transaction pooler?)".into()),
         }
-        let until = Instant::now() + PATIENCE;
-        self.hear_until(listener, until).await
     }
 
-    /// Hands on what is heard until this instant, or until the probe: whether it was heard.
-    async fn hear_until(&self, listener: &mut PgListener, until: Instant) -> Result<bool, Error> {
+    /// Hands on what is heard for this long, or until the probe, and says whether that was heard.
+    async fn hear_for(&self, time: Duration, listener: &mut PgListener) -> Result<bool, Error> {
+        let until = Instant::now() + time;
         while let Ok(heard) = timeout_at(until, listener.try_recv()).await {
             match heard? {
                 Some(message) if message.channel() == self.probe => return Ok(true),
@@ -150,7 +149,7 @@ impl Listening {
 
     fn gap(&mut self) {
         self.last_gap = Some(Instant::now());
-        // Nobody may be listening any longer; then this task is about to be ended.
+        // An error says that nobody listens, and then this task is about to be ended.
         _ = self.events.send(FeedEvent::Gap);
     }
 }
@@ -167,23 +166,16 @@ fn event(message: &PgNotification) -> FeedEvent {
     ended().unwrap_or(FeedEvent::Gap)
 }
 
-async fn within<T>(
-    patience: Duration,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    timeout(patience, work)
-        .await
-        .unwrap_or(Err(Error::PoolTimedOut))
-}
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How often it is checked that messages arrive, and, while they do not, how often subscribers are told to ask.
+/// How often it is checked that messages arrive.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// How long the server has for each step.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long each step of listening and checking may take.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// How many events a slow subscriber may be behind before it hears of a gap instead.
 const CAPACITY: usize = 1024;
