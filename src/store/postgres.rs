@@ -2,6 +2,7 @@
 
 use std::{
     fmt, io,
+    num::NonZeroU64,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use sqlx::{
     Connection as _, Error, Executor as _, FromRow as _, PgPool, Row as _, SqlStr, postgres::PgRow,
 };
 
-use self::{held::Held, listen::Listener};
+use self::{held::Held, listen::Listener, rooms::Rooms};
 use super::{
     AtLimit, BoxFuture, Created, Directory, EndReason, Feed, Found, Limit, Listed, SessionStore,
     StoreError, Terms, Whose,
@@ -25,6 +26,7 @@ use crate::{
 
 mod held;
 mod listen;
+mod rooms;
 
 /// Sessions in a PostgreSQL table (11 or later), for several nodes that share a database.
 ///
@@ -73,7 +75,9 @@ mod listen;
 /// # Limits
 ///
 /// [`Terms::total`] and [`Terms::per_principal`] are soft: births that run at the very same moment, on whichever
-/// node, do not count each other and may pass a limit by their number.
+/// node, do not count each other and may pass a limit by their number. And while less than nine tenths of a total are
+/// there, a node counts once a second, so that it takes the other nodes a tenth of the total in births within one
+/// second to pass it by more.
 ///
 /// # Feed
 ///
@@ -95,6 +99,7 @@ struct Inner {
     touch: SqlStr,
     claim: SqlStr,
     delete: SqlStr,
+    rooms: Rooms,
     listener: Mutex<Weak<Listener>>,
 }
 
@@ -128,6 +133,7 @@ impl PostgresStore {
                 "(principal is null or principal = $3)",
             )),
             delete: table.sql(&end("reference = $1", "$2")),
+            rooms: Rooms::default(),
             listener: Mutex::default(),
             pool,
             table,
@@ -224,9 +230,10 @@ impl SessionStore for PostgresStore {
             AtLimit::Refuse => None,
             AtLimit::Evict { untouched } => Some(micros(untouched)),
         };
-        let limit = |limit: Option<std::num::NonZeroU64>| {
-            limit.map(|limit| i64::try_from(limit.get()).unwrap_or(i64::MAX))
-        };
+        let scope = &record.owner.scope;
+        let total = terms.total;
+        let total = total.filter(|&total| !self.0.rooms.take(scope, total, asked));
+        let limit = |limit: NonZeroU64| i64::try_from(limit.get()).unwrap_or(i64::MAX);
 
         let mut held = self.hold("create a session").await?;
         if let Err(error) = held.prepare(self.0.create.clone()).await {
@@ -237,7 +244,7 @@ impl SessionStore for PostgresStore {
         let begun = terms.begun.saturating_add(asked.elapsed());
         let row = sqlx::query(self.0.create.clone())
             .bind(&session.reference().as_bytes()[..])
-            .bind(sql::scope(&record.owner.scope))
+            .bind(sql::scope(scope))
             .bind(sql::principal(&record.owner))
             .bind(record.issuer == crate::Issuer::Layer)
             .bind(client.map(|client| client.name.as_bytes()))
@@ -246,13 +253,17 @@ impl SessionStore for PostgresStore {
             .bind(record.initialize_params.as_deref())
             .bind(micros(terms.life.map_or(first, |life| first.min(life))))
             .bind(terms.life.map(micros))
-            .bind(limit(terms.total))
-            .bind(limit(terms.per_principal))
+            .bind(total.map(limit))
+            .bind(terms.per_principal.map(limit))
             .bind(untouched)
             .bind(micros(begun) + 1)
             .fetch_one(&mut *held)
             .await;
-        held.done(row.and_then(|row| created(&row)))
+        let (created, total) = held.done(row.and_then(|row| created(&row)))?;
+        if let Some(sessions) = total {
+            self.0.rooms.counted(scope, sessions, asked);
+        }
+        Ok(created)
     }
 
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
@@ -483,9 +494,11 @@ fn principal(whose: &Whose) -> Option<&[u8]> {
     }
 }
 
-fn created(row: &PgRow) -> Result<Created, Error> {
+/// What became of a birth, and how many sessions the scope then has, if they were counted.
+fn created(row: &PgRow) -> Result<(Created, Option<u64>), Error> {
+    let is_new = row.try_get("is_new")?;
     let evicted = row.try_get::<Option<Vec<u8>>, _>("evicted")?;
-    Ok(if row.try_get("is_new")? {
+    let created = if is_new {
         Created::New {
             left: None,
             evicted: evicted.as_deref().map(sql::reference).transpose()?,
@@ -501,7 +514,12 @@ fn created(row: &PgRow) -> Result<Created, Error> {
     } else {
         // Another birth of this id was faster.
         Created::Exists
-    })
+    };
+    let total = row.try_get::<Option<i64>, _>("total")?;
+    Ok((
+        created,
+        total.map(|total| total.unsigned_abs() + u64::from(is_new)),
+    ))
 }
 
 /// The sessions in an answer to a query [`from_primary`].

@@ -26,27 +26,30 @@ facts as materialized (
         where scope = $2 and principal = $3 and expires > clock.now limit $12
       ) own
     ) as principal_full,
-    $11::bigint is not null and $11 <= (
+    case when $11::bigint is not null then (
       select count(*) from (
         select from "mcp_sessions" where scope = $2 and expires > clock.now limit $11
       ) everyone
-    ) as total_full
+    ) end as total
   from clock
+),
+verdict as materialized (
+  select *, coalesce(total >= $11, false) as total_full, not revoked and not taken as is_welcome from facts
 ),
 -- References are evenly spread, so those that follow a new one are a fair sample.
 sample as materialized (
   (select reference from "mcp_sessions"
-    where (select principal_full and not revoked and not taken and $13::bigint is not null from facts)
+    where (select is_welcome and principal_full and $13::bigint is not null from verdict)
       and scope = $2 and principal = $3 and expires > (select now from clock)
     limit 64)
   union all
   (select reference from "mcp_sessions"
-    where (select total_full and not principal_full and not revoked and not taken and $13 is not null from facts)
+    where (select is_welcome and total_full and not principal_full and $13 is not null from verdict)
       and scope = $2 and expires > (select now from clock) and reference > $1
     order by reference limit 64)
   union all
   (select reference from "mcp_sessions"
-    where (select total_full and not principal_full and not revoked and not taken and $13 is not null from facts)
+    where (select is_welcome and total_full and not principal_full and $13 is not null from verdict)
       and scope = $2 and expires > (select now from clock) and reference < $1
     order by reference limit 64)
 ),
@@ -71,8 +74,8 @@ born as (
     $1, $2, $3, $4, $5, $6, $7, $8,
     clock.now, clock.now, false,
     clock.now + $9::bigint * interval '1 microsecond', clock.now + $10::bigint * interval '1 microsecond'
-  from clock, facts
-  where not revoked and (not principal_full and not total_full or exists (select from gone))
+  from clock, verdict
+  where is_welcome and (not principal_full and not total_full or exists (select from gone))
   on conflict (reference) do update set
     scope = excluded.scope, principal = excluded.principal, by_layer = excluded.by_layer,
     client_name = excluded.client_name, client_version = excluded.client_version,
@@ -84,8 +87,8 @@ born as (
   returning reference
 )
 select
-  revoked, taken, principal_full, total_full,
+  revoked, taken, principal_full, total_full, total,
   exists (select from born) as is_new,
   (select reference from gone) as evicted,
   (select count(pg_notify('mcp_sessions', {name} || ' evicted')) from gone) as told
-from facts
+from verdict
