@@ -21,6 +21,8 @@ create table if not exists "mcp_sessions" (
 ) strict, without rowid;
 
 create index if not exists "mcp_sessions_owner" on "mcp_sessions" (scope, principal);
+-- For counting and for sweeping, which would else hold up all writers for as long as it takes to read the table.
+create index if not exists "mcp_sessions_expires" on "mcp_sessions" (expires, scope);
 
 -- SQLite writes whole rows, and every request changes one: what is long is kept apart.
 create table if not exists "mcp_sessions_params" (

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use sqlx::{Error, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{Connection as _, Error, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 
 use super::{Inner, NOW, millis};
 use crate::{
@@ -17,7 +17,25 @@ impl Inner {
         terms: &Terms,
         asked: Instant,
     ) -> Result<Created, Error> {
-        let mut transaction = self.begin().await?;
+        let mut connection = self.pool.acquire().await?;
+        // Waits here until nobody else writes, and not halfway.
+        let transaction = connection.begin_with("begin immediate").await?;
+        let created = self.decide(transaction, session, terms, asked).await;
+        if created.is_err() {
+            // When the disk is full SQLite rolls back by itself. `sqlx` then tries it in vain, believes to be in a
+            // transaction ever after, and begins no other.
+            connection.close_on_drop();
+        }
+        created
+    }
+
+    async fn decide(
+        &self,
+        mut transaction: Transaction<'_, Sqlite>,
+        session: &Session,
+        terms: &Terms,
+        asked: Instant,
+    ) -> Result<Created, Error> {
         let facts = self.facts(&mut transaction, session, terms, asked).await?;
         if facts.revoked {
             return Ok(Created::Revoked);
@@ -68,7 +86,7 @@ impl Inner {
                     select 1 from \"mcp_sessions\" where reference = ?1 and expires > {NOW}
                 ) as taken,
                 iif(?5, (
-                    select count(*) from \"mcp_sessions\" where scope = ?2 and expires > {NOW}
+                    select count(*) from \"mcp_sessions\" where +scope = ?2 and expires > {NOW}
                 ), 0) as total,
                 iif(?6, (
                     select count(*) from \"mcp_sessions\"
@@ -102,15 +120,15 @@ impl Inner {
     ) -> Result<Vec<SqliteRow>, Error> {
         let owner = newcomer.owner();
         let (own, principal) = match limit {
-            Limit::PerPrincipal => ("principal = ?3", sql::principal(owner)),
-            Limit::Total => ("?3 is null", None),
+            Limit::PerPrincipal => ("scope = ?2 and principal = ?3", sql::principal(owner)),
+            Limit::Total => ("+scope = ?2 and ?3 is null", None),
         };
         // References are evenly spread, so those that follow a new one are a fair sample.
         let sample = |around: &str| {
             format!(
                 "select * from (
                     select reference, touched, used from \"mcp_sessions\"
-                    where reference {around} ?1 and scope = ?2 and {own} and expires > {NOW}
+                    where reference {around} ?1 and {own} and expires > {NOW}
                     order by reference limit 64
                 )"
             )
