@@ -104,4 +104,13 @@ mod contract {
         conformance::all(&Arc::new(fixture.store.clone()), sleep).await;
         fixture.drop().await;
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn is_kept_behind_a_cache() {
+        let Some(fixture) = Fixture::new().await else {
+            return;
+        };
+        crate::sql::keeps_the_contract_behind_a_cache(fixture.store.clone()).await;
+        fixture.drop().await;
+    }
 }

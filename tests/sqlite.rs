@@ -79,6 +79,12 @@ mod contract {
         let file = File::new();
         conformance::all(&Arc::new(file.store().await), sleep).await;
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn is_kept_behind_a_cache() {
+        let file = File::new();
+        crate::sql::keeps_the_contract_behind_a_cache(file.store().await).await;
+    }
 }
 
 #[tokio::test]
