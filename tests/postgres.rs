@@ -22,7 +22,6 @@ use mcp_session_layer::{
     sqlx::{self, PgPool, postgres::PgPoolOptions},
 };
 use sql::unique;
-use tokio::time::sleep;
 
 /// A store in a table of its own.
 struct Fixture {
@@ -74,6 +73,7 @@ mod contract {
     use std::sync::Arc;
 
     use mcp_session_layer::{BoxSessionStore, conformance};
+    use tokio::time::sleep;
 
     use super::*;
 

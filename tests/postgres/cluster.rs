@@ -205,10 +205,11 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {output:?}");
 }
 
+/// Sends a signal to a process that may have ended meanwhile.
 fn send(signal: &str, process: u32) {
-    _ = Command::new("kill")
-        .args(["-s", signal, &process.to_string()])
-        .status();
+    let mut kill = Command::new("kill");
+    kill.args(["-s", signal, &process.to_string()]);
+    _ = kill.stderr(Stdio::null()).status();
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
