@@ -110,7 +110,7 @@ mod contract {
         let Some(fixture) = Fixture::new().await else {
             return;
         };
-        crate::sql::keeps_the_contract_behind_a_cache(fixture.store.clone()).await;
+        sql::keeps_the_contract_behind_a_cache(fixture.store.clone()).await;
         fixture.drop().await;
     }
 }

@@ -83,7 +83,7 @@ mod contract {
     #[tokio::test(flavor = "multi_thread")]
     async fn is_kept_behind_a_cache() {
         let file = File::new();
-        crate::sql::keeps_the_contract_behind_a_cache(file.store().await).await;
+        sql::keeps_the_contract_behind_a_cache(file.store().await).await;
     }
 }
 
