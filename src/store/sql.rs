@@ -14,10 +14,6 @@ use crate::{
     session::{ClientInfo, Issuer, Session, SessionRecord},
 };
 
-mod heard;
-
-pub(super) use self::heard::heard;
-
 /// The name of a table, fit to stand in a statement.
 #[derive(Debug, Clone)]
 pub(super) struct Table(String);

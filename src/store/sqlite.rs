@@ -12,7 +12,8 @@ use tokio::sync::broadcast;
 use super::{
     BoxFuture, Created, Directory, EndReason, Feed, FeedEvent, Found, Listed, SessionStore,
     StoreError, StoreErrorKind, Terms, Whose,
-    sql::{self, Stored, Table, heard},
+    feed::heard,
+    sql::{self, Stored, Table},
 };
 use crate::{
     id::{SessionId, SessionRef},

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::held::Held;
-use crate::store::{EndReason, Feed, FeedEvent, sql::heard};
+use crate::store::{EndReason, Feed, FeedEvent, feed::heard};
 
 /// A task that listens for all feeds of a store, for as long as there are any.
 pub(super) struct Listener {
