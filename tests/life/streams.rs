@@ -3,7 +3,10 @@
 use futures_util::FutureExt as _;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use mcp_session_layer::RejectionKind;
+use mcp_session_layer::{
+    Issuer, RejectionKind, Session, SessionId, SessionRecord, SessionStore as _,
+    store::{AtLimit, EndReason, Terms},
+};
 use std::{num::NonZeroU64, time::Duration};
 use tokio::time::{Instant, sleep};
 
@@ -107,6 +110,49 @@ async fn it_ends_on_other_nodes_at_once_where_there_is_a_feed() {
     here.delete(&id).await;
     ends_within(SECOND, read).await;
     assert_eq!(there.inner.bodies(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_after_a_gap_in_the_feed() {
+    let store = Spy::default();
+    let node = Node::new(&store);
+    let mut ids = Vec::new();
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        let id = node.born().await;
+        streams.push(node.open(&id).await);
+        ids.push(id);
+    }
+    let survivor = node.born().await;
+    let mut stream = node.open(&survivor).await;
+    sleep(MINUTE).await;
+    // Nothing here yields, so that the node hears only the last of the ends: those of sessions that it never served.
+    for id in &ids {
+        let id = session_id(id);
+        let ended = store.memory.delete(&id, EndReason::Revoked);
+        assert!(ended.now_or_never().unwrap().unwrap());
+    }
+    let unlimited = Terms {
+        idle: HOUR,
+        newborn: HOUR,
+        life: None,
+        total: None,
+        per_principal: None,
+        at_limit: AtLimit::Refuse,
+        begun: Duration::ZERO,
+    };
+    for _ in 0..2000 {
+        let record = SessionRecord::new(owner(None), Issuer::Layer);
+        let other = Session::new(SessionId::issue(), record);
+        let created = store.memory.create(&other, &unlimited);
+        created.now_or_never().unwrap().unwrap();
+        let ended = store.memory.delete(other.id(), EndReason::Revoked);
+        assert!(ended.now_or_never().unwrap().unwrap());
+    }
+    for stream in streams {
+        ends_within(SECOND, stream).await;
+    }
+    assert!(stays_silent(&mut stream, HOUR).await);
 }
 
 #[tokio::test(start_paused = true)]
