@@ -25,7 +25,6 @@ use crate::{
     session::{ClientInfo, Issuer, Session, SessionRecord},
     store::{Created, EndReason, Found, Limit, Now, SessionStore},
     watch::StreamKind,
-    works::see_through,
 };
 
 /// Serves a legacy POST without a session id, which only the birth of a session may be.
@@ -126,7 +125,7 @@ pub(crate) async fn bear<S: Inner, St: SessionStore>(
         Ok(ready) => ready,
         Err(kind) => return Ok(call.refuse(Rejection::new(kind))),
     };
-    let done = see_through(async move {
+    core.see_through(async move {
         let _work = work;
         let birth = Birth {
             begun,
@@ -139,11 +138,8 @@ pub(crate) async fn bear<S: Inner, St: SessionStore>(
         let request = Request::from_parts(call.parts, call.body);
         let response = call.inner.send(request).await?;
         Ok(birth.record(response).await)
-    });
-    match done.await {
-        Ok(answer) => answer,
-        Err(kind) => Ok(core.answer(Rejection::new(kind))),
-    }
+    })
+    .await
 }
 
 impl<St: SessionStore> Core<St> {

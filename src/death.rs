@@ -1,4 +1,4 @@
-//! The death of a session: a DELETE from its client.
+//! The death of a session: a DELETE from its client, an inner service that has forgotten it, an end elsewhere.
 
 use std::sync::Arc;
 
@@ -6,14 +6,17 @@ use axum::body::Body;
 use http::{Request, Response, StatusCode};
 
 use crate::{
+    id::SessionRef,
     inner::Inner,
     layer::Core,
-    live::Visit,
+    live::{Ended, Visit},
+    message::Answer,
+    peek::{Peek, Seen, is_plain_json},
     rejection::{Rejection, RejectionKind},
     request::SESSION_ID,
     service::Call,
-    store::{EndReason, SessionStore},
-    works::see_through,
+    session::Session,
+    store::{EndReason, SessionStore, StoreError},
 };
 
 /// Serves a DELETE on a live session. The session is gone from the store before the answer says so, and what was sent inward
@@ -27,19 +30,16 @@ pub(crate) async fn delete<S: Inner, St: SessionStore>(
         Ok(work) => work,
         Err(kind) => return Ok(call.refuse(Rejection::new(kind))),
     };
-    let done = see_through(async move {
+    core.see_through(async move {
         let _work = work;
         if call.core.inner_knows(visit.session()) {
             return forward(call, visit).await;
         }
         call.core.live.drain.swallow(&call.parts.headers, call.body);
-        let failed = call.core.bury(&visit).await;
+        let failed = call.core.bury(visit.session()).await;
         Ok(failed.unwrap_or_else(no_content))
-    });
-    match done.await {
-        Ok(answer) => answer,
-        Err(kind) => Ok(core.answer(Rejection::new(kind))),
-    }
+    })
+    .await
 }
 
 /// Asks the inner service, and does as it does.
@@ -56,7 +56,7 @@ async fn forward<S: Inner, St: SessionStore>(
     }
     // It knows, so nobody need tell it, whoever hears of this end first.
     visit.live().inner_knows_of_end();
-    let failed = core.bury(&visit).await;
+    let failed = core.bury(visit.session()).await;
     // It is no longer the id of anything.
     response.headers_mut().remove(&SESSION_ID);
     Ok(failed.unwrap_or_else(|| match status {
@@ -67,17 +67,9 @@ async fn forward<S: Inner, St: SessionStore>(
 }
 
 impl<St: SessionStore> Core<St> {
-    /// Deletes the session from the store and ends it here. Answers for itself if it was not there, or if the store
-    /// cannot tell.
-    async fn bury(self: &Arc<Self>, visit: &Visit) -> Option<Response<Body>> {
-        let session = visit.session();
-        let deleted = self.delete(session.id(), EndReason::Deleted).await;
-        if deleted.is_err() {
-            // Refused here from now on; the store is asked until it answers.
-            self.delete_at_last(session.id().clone(), EndReason::Deleted);
-        }
-        self.live.end(session.reference(), EndReason::Deleted);
-        let kind = match deleted {
+    /// Forgets a session at its client's word. Answers for itself if it was not there, or if the store cannot tell.
+    async fn bury(self: &Arc<Self>, session: &Session) -> Option<Response<Body>> {
+        let kind = match self.forget(session, EndReason::Deleted).await {
             Ok(true) => return None,
             Ok(false) => RejectionKind::Unknown,
             Err(error) => {
@@ -86,6 +78,56 @@ impl<St: SessionStore> Core<St> {
             }
         };
         Some(self.answer(Rejection::new(kind)))
+    }
+
+    /// The inner service's 404 to a request on a live session: what the client gets.
+    pub(crate) async fn inner_gone(
+        self: &Arc<Self>,
+        mut response: Response<Body>,
+        visit: Visit,
+    ) -> Response<Body> {
+        if is_plain_json(response.headers()) {
+            let mut peek = Peek::new(std::mem::take(response.body_mut()));
+            let seen = peek.read(&self.live.body_bytes).await;
+            // An error that answers the request is about the request, not about its session.
+            let about_request = seen != Seen::Whole || Answer::read(peek.seen()) == Answer::Error;
+            if about_request {
+                *response.body_mut() = peek.into_body();
+                return response;
+            }
+        }
+        if self.settings.ends_with_inner {
+            // It knows.
+            visit.live().inner_knows_of_end();
+            // The client's answer is the same whether the store has forgotten it yet or not.
+            let _ = self.forget(visit.session(), EndReason::InnerGone).await;
+        }
+        self.answer(Rejection::new(RejectionKind::InnerGone))
+    }
+
+    /// Deletes a session from the store and ends it here. If the store cannot tell, the session is refused here from now
+    /// on, and the store is asked until it answers.
+    async fn forget(
+        self: &Arc<Self>,
+        session: &Session,
+        reason: EndReason,
+    ) -> Result<bool, StoreError> {
+        let deleted = self.delete(session.id(), reason).await;
+        if deleted.is_err() {
+            self.delete_at_last(session.id().clone(), reason);
+        }
+        self.live.end(session.reference(), reason);
+        deleted
+    }
+}
+
+impl<St> Core<St> {
+    /// Ends what is open here of a session that the store no longer holds, and tells the inner service, which did not
+    /// see it.
+    pub(crate) fn end_here(&self, reference: &SessionRef, reason: EndReason) {
+        if let Ended::Served(live) = self.live.end(reference, reason) {
+            self.tell_inner(&live);
+        }
     }
 }
 

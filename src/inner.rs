@@ -16,8 +16,10 @@ use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::{
     id::SessionId,
-    live::Live,
+    layer::Core,
+    live::{Live, LiveSession},
     request::{Era, PROTOCOL_VERSION, SESSION_ID},
+    session::{Issuer, Session},
     store::BoxFuture,
 };
 
@@ -165,6 +167,21 @@ impl Route {
             }
             tracing::error!(session = %id.reference(), "gave up telling the inner service of a session's end");
         });
+    }
+}
+
+impl<St> Core<St> {
+    /// Tells the inner service of a session's end, once.
+    pub(crate) fn tell_inner(&self, live: &LiveSession) {
+        let session = live.session();
+        if let (true, Some(route)) = (self.inner_knows(&session), live.route_to_tell()) {
+            route.tell(session.id().clone(), &self.live);
+        }
+    }
+
+    /// Whether the inner service knows a session by its id.
+    pub(crate) fn inner_knows(&self, session: &Session) -> bool {
+        session.record().issuer == Issuer::Inner || self.settings.forwards_issued
     }
 }
 

@@ -8,18 +8,15 @@ use http::{Method, Request, Response, request::Parts};
 use crate::{
     death,
     future::Answered,
-    id::{SessionId, SessionRef},
+    id::SessionId,
     inner::{Inner, Route, Tell},
     layer::Core,
-    live::{Ended, LiveSession, Visit},
-    message::Answer,
+    live::Visit,
     owner::Owner,
-    peek::{Peek, Seen, is_plain_json},
     rejection::{Rejection, RejectionKind},
     request::SESSION_ID,
     service::Call,
-    session::{Issuer, Session},
-    store::{EndReason, Found, Now, SessionStore, StoreErrorKind},
+    store::{Found, Now, SessionStore, StoreErrorKind},
     watch::StreamKind,
 };
 
@@ -62,68 +59,7 @@ pub(crate) async fn serve<S: Inner, St: SessionStore>(
     }
 }
 
-impl<St> Core<St> {
-    /// Lets a request on a live session in, unless this node knows better.
-    pub(crate) fn enter(&self, found: &Found) -> Result<Visit, RejectionKind> {
-        let visit = self.live.enter(found, self.settings.rest_after());
-        visit.ok_or(RejectionKind::Ended)
-    }
-
-    /// Ends what is open here of a session that the store no longer holds, and tells the inner service, which did not
-    /// see it.
-    pub(crate) fn end_here(&self, reference: &SessionRef, reason: EndReason) {
-        if let Ended::Served(live) = self.live.end(reference, reason) {
-            self.tell_inner(&live);
-        }
-    }
-
-    /// Tells the inner service of a session's end, once.
-    pub(crate) fn tell_inner(&self, live: &LiveSession) {
-        let session = live.session();
-        if let (true, Some(route)) = (self.inner_knows(&session), live.route_to_tell()) {
-            route.tell(session.id().clone(), &self.live);
-        }
-    }
-
-    /// Whether the inner service knows a session by its id.
-    pub(crate) fn inner_knows(&self, session: &Session) -> bool {
-        session.record().issuer == Issuer::Inner || self.settings.forwards_issued
-    }
-}
-
 impl<St: SessionStore> Core<St> {
-    /// The inner service's 404 to a request on a live session: what the client gets.
-    pub(crate) async fn inner_gone(
-        self: &Arc<Self>,
-        mut response: Response<Body>,
-        visit: Visit,
-    ) -> Response<Body> {
-        if is_plain_json(response.headers()) {
-            let mut peek = Peek::new(std::mem::take(response.body_mut()));
-            let seen = peek.read(&self.live.body_bytes).await;
-            // An error that answers the request is about the request, not about its session.
-            let about_request = seen != Seen::Whole || Answer::read(peek.seen()) == Answer::Error;
-            if about_request {
-                *response.body_mut() = peek.into_body();
-                return response;
-            }
-        }
-        if self.settings.ends_with_inner {
-            let session = visit.session();
-            // It knows.
-            visit.live().inner_knows_of_end();
-            if self
-                .delete(session.id(), EndReason::InnerGone)
-                .await
-                .is_err()
-            {
-                self.delete_at_last(session.id().clone(), EndReason::InnerGone);
-            }
-            self.live.end(session.reference(), EndReason::InnerGone);
-        }
-        self.answer(Rejection::new(RejectionKind::InnerGone))
-    }
-
     /// What this process's memory says of a session. A touch, if it says anything.
     pub(crate) fn touch_now(&self, id: &SessionId, owner: &Owner) -> Verdict {
         match self.store.touch_now(id, owner, self.settings.idle) {
@@ -155,6 +91,12 @@ impl<St: SessionStore> Core<St> {
                 Err(RejectionKind::StoreUnavailable)
             }
         }
+    }
+
+    /// Lets a request on a live session in, unless this node knows better.
+    fn enter(&self, found: &Found) -> Result<Visit, RejectionKind> {
+        let visit = self.live.enter(found, self.settings.rest_after());
+        visit.ok_or(RejectionKind::Ended)
     }
 
     fn may_claim(&self, owner: &Owner) -> bool {

@@ -2,10 +2,15 @@
 
 use std::{future::Future, sync::Arc};
 
+use axum::body::Body;
+use http::Response;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
-use crate::{layer::Core, rejection::RejectionKind};
+use crate::{
+    layer::Core,
+    rejection::{Rejection, RejectionKind},
+};
 
 impl<St> Core<St> {
     /// A place among the births and deaths under way: hanging up does not end them, so their number is bounded here.
@@ -14,20 +19,18 @@ impl<St> Core<St> {
             .try_acquire_owned()
             .map_err(|_| RejectionKind::Busy)
     }
-}
 
-/// Runs to its end even if nobody waits for it any more.
-///
-/// # Errors
-///
-/// When the runtime shuts down under it.
-pub(crate) async fn see_through<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
-) -> Result<T, RejectionKind> {
-    match tokio::spawn(work.in_current_span()).await {
-        Ok(done) => Ok(done),
-        // A panic of the inner service is the caller's, as it would be without us.
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(RejectionKind::Draining),
+    /// Runs to its end even if nobody waits for its answer any more.
+    pub(crate) async fn see_through<E: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<Response<Body>, E>> + Send + 'static,
+    ) -> Result<Response<Body>, E> {
+        match tokio::spawn(work.in_current_span()).await {
+            Ok(answer) => answer,
+            // A panic of the inner service is the caller's, as it would be without us.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime shuts down under it.
+            Err(_) => Ok(self.answer(Rejection::new(RejectionKind::Draining))),
+        }
     }
 }
