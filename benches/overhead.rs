@@ -279,12 +279,12 @@ async fn live_session(store: &MemoryStore) -> Session {
     let session = Session::new(id, SessionRecord::new(owner, Issuer::Inner));
     let terms = Terms {
         idle: HOUR,
-        newborn: HOUR,
+        initial_idle: HOUR,
         life: None,
         total: None,
         per_principal: None,
         at_limit: AtLimit::Refuse,
-        begun: Duration::ZERO,
+        started_ago: Duration::ZERO,
     };
     store.create(&session, &terms).await.unwrap();
     session

@@ -47,7 +47,7 @@ use mcp_session_layer::{
         postgres::PgPoolOptions,
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
     },
-    store::{Listed, StoreError},
+    store::{SessionInfo, StoreError},
 };
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
@@ -256,7 +256,7 @@ async fn list(State(sessions): State<Sessions>) -> Result<Json<Vec<Value>>, Fail
     }
 }
 
-fn row(listed: &Listed) -> Value {
+fn row(listed: &SessionInfo) -> Value {
     let record = &listed.record;
     json!({
         "reference": listed.reference.to_string(),

@@ -12,11 +12,13 @@ use tokio::{
 };
 
 use crate::{
-    id::SessionRef,
-    layer::Core,
-    live::{Errand, Live},
-    owner::{Owner, Principal, Scope},
-    store::{Directory, EndReason, Listed, SessionStore, StoreError, StoreErrorKind, Whose},
+    protocol::SessionRef,
+    registry::{Errand, Live},
+    service::layer::Core,
+    session::{Owner, Principal, Scope},
+    store::{
+        Directory, EndReason, SessionFilter, SessionInfo, SessionStore, StoreError, StoreErrorKind,
+    },
 };
 
 /// The sessions of one layer: to count, list and end them from elsewhere, and to shut down. Clones are the same handle, and
@@ -63,8 +65,8 @@ impl Sessions {
     ///
     /// As [`count`](Self::count).
     pub async fn count_of(&self, principal: Option<&Principal>) -> Result<u64, StoreError> {
-        let whose = self.whose(principal);
-        self.directory("count sessions")?.count(&whose).await
+        let filter = self.filter(principal);
+        self.directory("count sessions")?.count(&filter).await
     }
 
     /// At most `at_most` sessions in the order of their references, from the one after `after` on.
@@ -76,7 +78,7 @@ impl Sessions {
         &self,
         after: Option<&SessionRef>,
         at_most: usize,
-    ) -> Result<Vec<Listed>, StoreError> {
+    ) -> Result<Vec<SessionInfo>, StoreError> {
         let directory = self.directory("list sessions")?;
         directory.list(&self.all(), after, at_most).await
     }
@@ -91,9 +93,11 @@ impl Sessions {
         principal: Option<&Principal>,
         after: Option<&SessionRef>,
         at_most: usize,
-    ) -> Result<Vec<Listed>, StoreError> {
+    ) -> Result<Vec<SessionInfo>, StoreError> {
         let directory = self.directory("list sessions")?;
-        directory.list(&self.whose(principal), after, at_most).await
+        directory
+            .list(&self.filter(principal), after, at_most)
+            .await
     }
 
     /// Ends one session, here and on every node that shares the store, and says whether it was live.
@@ -119,7 +123,7 @@ impl Sessions {
     ///
     /// When the store cannot tell whether all are ended: call it again.
     pub async fn end_of(&self, principal: Option<&Principal>) -> Result<u64, StoreError> {
-        self.end_whose(&self.whose(principal)).await
+        self.end_whose(&self.filter(principal)).await
     }
 
     /// Ends all sessions of the layer's scope and says how many were live. Births that began before and finish
@@ -179,34 +183,35 @@ impl Sessions {
         });
     }
 
-    async fn end_whose(&self, whose: &Whose) -> Result<u64, StoreError> {
+    async fn end_whose(&self, filter: &SessionFilter) -> Result<u64, StoreError> {
         let live = self.0.live();
         let before = live.served();
         let directory = self.directory("end sessions")?;
-        live.revoke(whose);
-        let ended = directory.end_all(whose, EndReason::Revoked).await?;
+        live.revoke(filter);
+        let ended = directory.end_all(filter, EndReason::Revoked).await?;
         // Nobody's session may have become somebody's on another node, and then it was not meant.
-        let may_be_others = matches!(whose, Whose::Owner(owner) if owner.principal.is_none());
+        let may_be_others =
+            matches!(filter, SessionFilter::Owner(owner) if owner.principal.is_none());
         for session in before {
-            if whose.includes(session.session().owner()) && !may_be_others {
+            if filter.includes(session.session().owner()) && !may_be_others {
                 self.0.end_here(session.reference(), EndReason::Revoked);
             }
         }
         // Of those that came meanwhile, too, some were ended and some were not: ask.
         for session in live.served() {
-            if whose.includes(session.session().owner()) {
+            if filter.includes(session.session().owner()) {
                 let _ = live.agenda.send(Errand::Look(session));
             }
         }
         Ok(ended)
     }
 
-    fn all(&self) -> Whose {
-        Whose::Scope(self.0.scope().clone())
+    fn all(&self) -> SessionFilter {
+        SessionFilter::Scope(self.0.scope().clone())
     }
 
-    fn whose(&self, principal: Option<&Principal>) -> Whose {
-        Whose::Owner(Owner {
+    fn filter(&self, principal: Option<&Principal>) -> SessionFilter {
+        SessionFilter::Owner(Owner {
             scope: self.0.scope().clone(),
             principal: principal.cloned(),
         })
@@ -244,10 +249,10 @@ impl SessionEvents {
 #[non_exhaustive]
 pub enum SessionEvent {
     /// A session was born on this node.
-    Born {
+    Created {
         /// Which.
         reference: SessionRef,
-        /// Whose it is.
+        /// SessionFilter it is.
         owner: Owner,
     },
     /// A session that this node has served or ended is no more.

@@ -80,46 +80,28 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod birth;
-mod calls;
-mod death;
-mod drain;
 mod extract;
-mod future;
 mod handle;
-mod id;
-mod inner;
-mod keeper;
-mod layer;
-mod live;
-mod lookup;
-mod message;
-mod outward;
-mod owner;
-mod paths;
-mod peek;
-mod rejection;
-mod request;
+mod lifecycle;
+mod protocol;
+mod registry;
 #[cfg(feature = "rmcp")]
 mod rmcp;
 mod service;
 mod session;
 pub mod store;
-mod watch;
-mod works;
 
 #[cfg(feature = "conformance")]
 pub use self::store::conformance;
 pub use self::{
     extract::NoSession,
-    future::ResponseFuture,
     handle::{SessionEvent, SessionEvents, Sessions},
-    id::{InvalidSessionId, InvalidSessionRef, SessionId, SessionRef},
-    layer::McpSessionLayer,
-    owner::{Owner, Principal, Scope},
-    rejection::{Rejection, RejectionKind},
-    service::McpSessionService,
-    session::{ClientInfo, Issuer, Session, SessionRecord},
+    protocol::{
+        ClientInfo, InvalidSessionId, InvalidSessionRef, Rejection, RejectionKind, SessionId,
+        SessionRef,
+    },
+    service::{McpSessionLayer, McpSessionService, ResponseFuture},
+    session::{Issuer, Owner, Principal, Scope, Session, SessionRecord},
     store::{BoxSessionStore, CachedStore, MemoryStore, SessionStore},
 };
 

@@ -7,7 +7,7 @@ use rmcp::transport::streamable_http_server::session::store::{
 };
 
 use crate::{
-    id::SessionId,
+    protocol::SessionId,
     store::{SessionStore, StoreError, StoreErrorKind},
 };
 
@@ -64,14 +64,14 @@ impl<St: SessionStore> RmcpStore for RmcpSessionStore<St> {
         let Some(found) = self.0.load(&id).await? else {
             return Ok(None);
         };
-        let Some(params) = &found.session.record().initialize_params else {
+        let Some(params) = found.session.record().initialize_params else {
             tracing::error!(
                 session = %found.session.reference(),
                 "cannot restore a session: use `McpSessionLayer::with_initialize_params`"
             );
             return Ok(None);
         };
-        let params = serde_json::from_slice(params).map_err(|error| {
+        let params = serde_json::from_slice(&params).map_err(|error| {
             StoreError::new(
                 StoreErrorKind::Corrupt,
                 "read the parameters of `initialize`",

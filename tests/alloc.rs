@@ -262,12 +262,12 @@ fn live_session(store: &MemoryStore, principal: Option<Principal>, issuer: Issue
     let session = Session::new(id.clone(), SessionRecord::new(owner, issuer));
     let terms = Terms {
         idle: HOUR,
-        newborn: HOUR,
+        initial_idle: HOUR,
         life: None,
         total: None,
         per_principal: None,
         at_limit: AtLimit::Refuse,
-        begun: Duration::ZERO,
+        started_ago: Duration::ZERO,
     };
     let created = store.create(&session, &terms).now_or_never();
     created.expect("at once").unwrap();

@@ -181,12 +181,12 @@ async fn plant(store: &MemoryStore, id: &str) -> Session {
     let session = Session::new(id.parse().unwrap(), record);
     let terms = Terms {
         idle: Duration::from_secs(3600),
-        newborn: Duration::from_secs(300),
+        initial_idle: Duration::from_secs(300),
         life: None,
         total: None,
         per_principal: None,
         at_limit: AtLimit::Refuse,
-        begun: Duration::ZERO,
+        started_ago: Duration::ZERO,
     };
     store.create(&session, &terms).await.unwrap();
     session

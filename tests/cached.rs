@@ -131,12 +131,12 @@ fn session() -> Session {
 fn terms() -> Terms {
     Terms {
         idle: HOUR,
-        newborn: HOUR,
+        initial_idle: HOUR,
         life: None,
         total: None,
         per_principal: None,
         at_limit: AtLimit::Refuse,
-        begun: Duration::ZERO,
+        started_ago: Duration::ZERO,
     }
 }
 

@@ -151,12 +151,12 @@ async fn live_session(store: &impl SessionStore) -> SessionId {
     let session = Session::new(id.clone(), SessionRecord::new(owner, Issuer::Inner));
     let terms = store::Terms {
         idle: HOUR,
-        newborn: HOUR,
+        initial_idle: HOUR,
         life: None,
         total: None,
         per_principal: None,
         at_limit: store::AtLimit::Refuse,
-        begun: Duration::ZERO,
+        started_ago: Duration::ZERO,
     };
     store.create(&session, &terms).await.unwrap();
     id
@@ -511,8 +511,8 @@ fn public_types_go_wherever_they_are_needed() {
     handle::<store::Now>();
     handle::<store::EndReason>();
     handle::<store::FeedEvent>();
-    handle::<store::Listed>();
-    handle::<store::Whose>();
+    handle::<store::SessionInfo>();
+    handle::<store::SessionFilter>();
     value::<store::StoreError>();
     handle::<store::StoreErrorKind>();
 }

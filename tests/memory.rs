@@ -55,12 +55,12 @@ fn a_touch_allocates_nothing() {
     let session = Session::new(SessionId::issue(), SessionRecord::new(owner, Issuer::Layer));
     let terms = Terms {
         idle: HOUR,
-        newborn: HOUR,
+        initial_idle: HOUR,
         life: None,
         total: None,
         per_principal: None,
         at_limit: AtLimit::Refuse,
-        begun: Duration::ZERO,
+        started_ago: Duration::ZERO,
     };
     let store = MemoryStore::new();
     let created = store.create(&session, &terms).now_or_never();

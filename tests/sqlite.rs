@@ -9,7 +9,7 @@ use std::{path::PathBuf, time::Duration};
 use mcp_session_layer::{
     ClientInfo, Session, SessionId, SessionStore as _, SqliteStore,
     sqlx::{self, SqlitePool, sqlite::*},
-    store::{Created, Directory as _, EndReason, FeedEvent, StoreErrorKind, Whose},
+    store::{Created, Directory as _, EndReason, FeedEvent, SessionFilter, StoreErrorKind},
 };
 use sql::{LONG, listen_to_the_log, logged, owner, session, terms, terms_of, unique};
 use tokio::time::sleep;
@@ -221,7 +221,7 @@ async fn parameters_are_kept_apart() {
         .create(&expired, &terms_of(Duration::ZERO))
         .await
         .unwrap();
-    let without = Session::new(expired.id().clone(), session().record().clone());
+    let without = Session::new(expired.id().clone(), session().record());
     store.create(&without, &terms()).await.unwrap();
     let found = store.load(without.id()).await.unwrap().unwrap();
     assert_eq!(found.session.record(), without.record());
@@ -417,19 +417,19 @@ async fn expired_rows_are_swept_in_batches_and_after_errors() {
 async fn a_birth_right_after_end_all_is_new() {
     let file = File::new();
     let store = file.store().await;
-    let whose = Whose::Owner(owner("a"));
+    let filter = SessionFilter::Owner(owner("a"));
     for _ in 0..50 {
-        store.end_all(&whose, EndReason::Revoked).await.unwrap();
+        store.end_all(&filter, EndReason::Revoked).await.unwrap();
         let created = store.create(&session(), &terms()).await.unwrap();
         assert!(matches!(created, Created::New { .. }), "{created:?}");
     }
-    let ended = store.end_all(&whose, EndReason::Revoked).await.unwrap();
+    let ended = store.end_all(&filter, EndReason::Revoked).await.unwrap();
     assert_eq!(ended, 1);
 }
 
 /// A session with every field, and long parameters.
 fn full_session() -> Session {
-    let mut record = session().record().clone();
+    let mut record = session().record();
     record.client = Some(ClientInfo {
         name: "a\0b".to_owned(),
         version: String::new(),

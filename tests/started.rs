@@ -20,7 +20,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use mcp_session_layer::{
     McpSessionLayer, MemoryStore, Scope, SessionId, SessionRef,
-    store::{Directory as _, Whose},
+    store::{Directory as _, SessionFilter},
 };
 use rmcp::{
     ServerHandler,
@@ -102,7 +102,7 @@ impl Server {
     }
 
     async fn recorded(&self) -> BTreeSet<SessionRef> {
-        let all = Whose::Scope(Scope::default());
+        let all = SessionFilter::Scope(Scope::default());
         let listed = self.store.list(&all, None, usize::MAX).await.unwrap();
         listed.into_iter().map(|entry| entry.reference).collect()
     }

@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{
     BoxFuture, Created, Directory, EndReason, Feed, Found, Now, SessionStore, StoreError, Terms,
 };
-use crate::{id::SessionId, owner::Owner, session::Session};
+use crate::{
+    protocol::SessionId,
+    session::{Owner, Session},
+};
 
 /// Any [`SessionStore`] as one type, for a store that is chosen at run time. Clones share it.
 ///

@@ -25,9 +25,8 @@ use super::{
     StoreErrorKind, Terms,
 };
 use crate::{
-    id::{SessionId, SessionRef},
-    owner::Owner,
-    session::Session,
+    protocol::{SessionId, SessionRef},
+    session::{Owner, Session},
 };
 
 mod calls;
@@ -152,7 +151,7 @@ impl<S: SessionStore> SessionStore for CachedStore<S> {
                 idle_left: terms
                     .life
                     .unwrap_or(Duration::MAX)
-                    .min(terms.newborn)
+                    .min(terms.initial_idle)
                     .min(terms.idle),
                 life_left: terms.life,
             };
@@ -181,7 +180,7 @@ impl<S: SessionStore> SessionStore for CachedStore<S> {
         match self.touch_now(id, owner, idle) {
             Now::Live(found) => return Ok(Some(found)),
             Now::Absent => return Ok(None),
-            Now::AskMe => {}
+            Now::Unknown => {}
         }
         if self.is_away()
             && let Some(found) = self.serve_stale(id, owner)
@@ -317,7 +316,7 @@ impl<S: SessionStore> CachedStore<S> {
         });
         match answer {
             Now::Live(found) => Some(found),
-            Now::Absent | Now::AskMe => None,
+            Now::Absent | Now::Unknown => None,
         }
     }
 

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use super::{BoxFuture, EndReason, StoreError};
 use crate::{
-    id::SessionRef,
-    owner::{Owner, Scope},
-    session::SessionRecord,
+    protocol::SessionRef,
+    session::{Owner, Scope, SessionRecord},
 };
 
 /// Lists, counts and ends sessions by owner and reference. None of it is on a request's path.
@@ -18,7 +17,7 @@ pub trait Directory: Send + Sync {
     /// # Errors
     ///
     /// When the store cannot answer.
-    fn count<'a>(&'a self, whose: &'a Whose) -> BoxFuture<'a, Result<u64, StoreError>>;
+    fn count<'a>(&'a self, filter: &'a SessionFilter) -> BoxFuture<'a, Result<u64, StoreError>>;
 
     /// Live sessions in the order of their references, at most `at_most` of those after `after`.
     ///
@@ -30,10 +29,10 @@ pub trait Directory: Send + Sync {
     /// When the store cannot answer.
     fn list<'a>(
         &'a self,
-        whose: &'a Whose,
+        filter: &'a SessionFilter,
         after: Option<&'a SessionRef>,
         at_most: usize,
-    ) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>>;
+    ) -> BoxFuture<'a, Result<Vec<SessionInfo>, StoreError>>;
 
     /// Ends one session of this scope and says whether it was live; else as
     /// [`delete`](super::SessionStore::delete).
@@ -56,21 +55,21 @@ pub trait Directory: Send + Sync {
     /// When the store cannot tell whether all are ended. Call it again.
     fn end_all<'a>(
         &'a self,
-        whose: &'a Whose,
+        filter: &'a SessionFilter,
         reason: EndReason,
     ) -> BoxFuture<'a, Result<u64, StoreError>>;
 }
 
 /// Which sessions are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whose {
+pub enum SessionFilter {
     /// All sessions of a scope.
     Scope(Scope),
     /// All sessions of one owner in its scope.
     Owner(Owner),
 }
 
-impl Whose {
+impl SessionFilter {
     /// The scope in which the sessions are.
     #[must_use]
     pub fn scope(&self) -> &Scope {
@@ -85,14 +84,14 @@ impl Whose {
     pub fn includes(&self, owner: &Owner) -> bool {
         match self {
             Self::Scope(scope) => *scope == owner.scope,
-            Self::Owner(whose) => whose == owner,
+            Self::Owner(filter) => filter == owner,
         }
     }
 }
 
 /// A live session as a directory lists it.
 #[derive(Debug, Clone)]
-pub struct Listed {
+pub struct SessionInfo {
     /// Its public name.
     pub reference: SessionRef,
     /// What the store keeps of it, without the `initialize` parameters.

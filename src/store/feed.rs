@@ -9,7 +9,7 @@ use futures_core::Stream;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::{BoxFuture, EndReason};
-use crate::id::SessionRef;
+use crate::protocol::SessionRef;
 
 /// A subscription to the explicit ends of sessions. It never ends by itself while its store lives: when the
 /// connection behind it is lost it subscribes again and says [`FeedEvent::Gap`].

@@ -26,9 +26,8 @@ use super::{
     Terms,
 };
 use crate::{
-    id::{SessionId, SessionRef},
-    owner::Owner,
-    session::{Session, SessionRecord},
+    protocol::{SessionId, SessionRef},
+    session::{Owner, Session, SessionRecord},
 };
 
 mod directory;
@@ -111,7 +110,7 @@ impl fmt::Debug for MemoryStore {
 #[deny(clippy::missing_trait_methods)]
 impl SessionStore for MemoryStore {
     async fn create(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
-        // Read before any lock is waited for: `begun` counts back from the call.
+        // Read before any lock is waited for: `started_ago` counts back from the call.
         let now = self.0.now();
         if terms.total.is_some() || terms.per_principal.is_some() {
             // What has expired must not count against the newcomer.
@@ -248,7 +247,7 @@ impl Inner {
             _expired = self.take(&mut table, hash, |slot| slot.session.id() == session.id());
         }
         let mut owned = self.owners.lock(session.owner());
-        let began = now.saturating_sub(ticks(terms.begun));
+        let began = now.saturating_sub(ticks(terms.started_ago));
         if self.revocations.revoked(session.owner(), began) {
             return Created::Revoked;
         }
@@ -298,7 +297,7 @@ impl Inner {
         if slot.session.owner() != owner {
             let record = SessionRecord {
                 owner: owner.clone(),
-                ..slot.session.record().clone()
+                ..slot.session.record()
             };
             let claimed = slot.session.with_record(record);
             _nobodys = std::mem::replace(&mut slot.session, claimed);

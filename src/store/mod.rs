@@ -3,9 +3,8 @@
 use std::{fmt, future::Future, num::NonZeroU64, pin::Pin, sync::Arc, time::Duration};
 
 use crate::{
-    id::{SessionId, SessionRef},
-    owner::Owner,
-    session::Session,
+    protocol::{SessionId, SessionRef},
+    session::{Owner, Session},
 };
 
 mod boxed;
@@ -34,7 +33,7 @@ pub use self::sqlite::SqliteStore;
 pub use self::{
     boxed::BoxSessionStore,
     cached::CachedStore,
-    directory::{Directory, Listed, Whose},
+    directory::{Directory, SessionFilter, SessionInfo},
     error::{StoreError, StoreErrorKind},
     feed::{Feed, FeedEvent},
     memory::MemoryStore,
@@ -105,7 +104,7 @@ pub use self::{
 pub trait SessionStore: Send + Sync + 'static {
     /// Inserts a session if its id is free, within the limits of `terms`, atomically.
     ///
-    /// The session then lives for the shortest of `terms.newborn`, `terms.idle` and `terms.life`, until
+    /// The session then lives for the shortest of `terms.initial_idle`, `terms.idle` and `terms.life`, until
     /// its first [`touch`](Self::touch).
     ///
     /// # Errors
@@ -160,7 +159,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Provided: "ask me with a future".
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {
         let _ = (id, owner, idle);
-        Now::AskMe
+        Now::Unknown
     }
 
     /// Makes nobody's session this owner's, as [`touch`](Self::touch) does besides: the login of a client
@@ -206,7 +205,7 @@ pub struct Terms {
     /// How long a session may be idle.
     pub idle: Duration,
     /// How long a session that has seen no request since its birth may be idle.
-    pub newborn: Duration,
+    pub initial_idle: Duration,
     /// How long a session may live, however busy it is. `None`: no limit.
     pub life: Option<Duration>,
     /// How many live sessions the scope may have. `None`: no limit.
@@ -220,7 +219,7 @@ pub struct Terms {
     ///
     /// It is said at the call, and the store counts back from when it hears it: a birth that began on one node less
     /// than the way to the store before another node ended them all looks younger than that end, and may pass.
-    pub begun: Duration,
+    pub started_ago: Duration,
 }
 
 /// What a store does with a newcomer for whom there is no room.
@@ -285,7 +284,7 @@ pub enum Now {
     /// Not live, or not this owner's.
     Absent,
     /// This process's memory does not know: call [`SessionStore::touch`].
-    AskMe,
+    Unknown,
 }
 
 /// Why a session ended.
@@ -299,7 +298,7 @@ pub enum EndReason {
     /// It was idle for too long.
     Idle,
     /// It reached the end of its life.
-    Life,
+    Lifetime,
     /// Another took its place at a limit.
     Evicted,
     /// The inner service no longer knew it.
@@ -314,7 +313,7 @@ impl EndReason {
             Self::Deleted => "deleted",
             Self::Revoked => "revoked",
             Self::Idle => "idle",
-            Self::Life => "life",
+            Self::Lifetime => "lifetime",
             Self::Evicted => "evicted",
             Self::InnerGone => "inner_gone",
         }
@@ -327,7 +326,7 @@ impl EndReason {
             Self::Deleted,
             Self::Revoked,
             Self::Idle,
-            Self::Life,
+            Self::Lifetime,
             Self::Evicted,
             Self::InnerGone,
         ]

@@ -14,14 +14,13 @@ use sqlx::{
 
 use self::{held::Held, listen::Listener, rooms::Rooms};
 use super::{
-    AtLimit, BoxFuture, Created, Directory, EndReason, Feed, Found, Limit, Listed, SessionStore,
-    StoreError, Terms, Whose,
+    AtLimit, BoxFuture, Created, Directory, EndReason, Feed, Found, Limit, SessionFilter,
+    SessionInfo, SessionStore, StoreError, Terms,
     sql::{self, Stored, Table, micros},
 };
 use crate::{
-    id::{SessionId, SessionRef},
-    owner::{Owner, Scope},
-    session::Session,
+    protocol::{SessionId, SessionRef},
+    session::{Owner, Scope, Session},
 };
 
 mod held;
@@ -225,7 +224,7 @@ impl SessionStore for PostgresStore {
         let asked = Instant::now();
         let record = session.record();
         let client = record.client.as_ref();
-        let first = terms.newborn.min(terms.idle);
+        let first = terms.initial_idle.min(terms.idle);
         let untouched = match terms.at_limit {
             AtLimit::Refuse => None,
             AtLimit::Evict { untouched } => Some(micros(untouched)),
@@ -241,7 +240,7 @@ impl SessionStore for PostgresStore {
         }
         // So far it has waited for a connection, and, the first time there, for the statement to be prepared: that is part
         // of the birth. The last microsecond is for the rounding.
-        let begun = terms.begun.saturating_add(asked.elapsed());
+        let begun = terms.started_ago.saturating_add(asked.elapsed());
         let row = sqlx::query(self.0.create.clone())
             .bind(&session.reference().as_bytes()[..])
             .bind(sql::scope(scope))
@@ -324,16 +323,16 @@ impl SessionStore for PostgresStore {
 }
 
 impl Directory for PostgresStore {
-    fn count<'a>(&'a self, whose: &'a Whose) -> BoxFuture<'a, Result<u64, StoreError>> {
+    fn count<'a>(&'a self, filter: &'a SessionFilter) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
             let count = self.0.table.sql(&from_primary(&format!(
                 "select count(*) from \"mcp_sessions\" where {} and expires > now()",
-                meant(whose)
+                meant(filter)
             )));
             let mut held = self.hold("count sessions").await?;
             let row = sqlx::query(count)
-                .bind(sql::scope(whose.scope()))
-                .bind(principal(whose))
+                .bind(sql::scope(filter.scope()))
+                .bind(principal(filter))
                 .fetch_one(&mut *held)
                 .await;
             let count = row.and_then(|row| {
@@ -346,27 +345,27 @@ impl Directory for PostgresStore {
 
     fn list<'a>(
         &'a self,
-        whose: &'a Whose,
+        filter: &'a SessionFilter,
         after: Option<&'a SessionRef>,
         at_most: usize,
-    ) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Vec<SessionInfo>, StoreError>> {
         Box::pin(async move {
             let list = self.0.table.sql(&from_primary(&format!(
                 "select {COLUMNS}, null::bytea as initialize_params from \"mcp_sessions\"
                 where {} and expires > clock_timestamp() and reference > $3
                 order by reference limit $4",
-                meant(whose)
+                meant(filter)
             )));
             let mut held = self.hold("list sessions").await?;
             let rows = sqlx::query(list)
-                .bind(sql::scope(whose.scope()))
-                .bind(principal(whose))
+                .bind(sql::scope(filter.scope()))
+                .bind(principal(filter))
                 .bind(after.map_or(&[][..], |after| after.as_bytes()))
                 .bind(i64::try_from(at_most).unwrap_or(i64::MAX))
                 .fetch_all(&mut *held)
                 .await;
             let found = held.done(rows.and_then(stored))?;
-            Ok(found.into_iter().map(Stored::listed).collect())
+            Ok(found.into_iter().map(Stored::info).collect())
         })
     }
 
@@ -395,7 +394,7 @@ impl Directory for PostgresStore {
     /// Two steps: a mark that refuses the births on their way, and the end of all that were recorded before.
     fn end_all<'a>(
         &'a self,
-        whose: &'a Whose,
+        filter: &'a SessionFilter,
         reason: EndReason,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
@@ -410,9 +409,9 @@ impl Directory for PostgresStore {
                 .execute(&mut *transaction)
                 .await?;
                 sqlx::query(table.sql(MARK))
-                    .bind(sql::scope(whose.scope()))
-                    .bind(matches!(whose, Whose::Scope(_)))
-                    .bind(principal(whose))
+                    .bind(sql::scope(filter.scope()))
+                    .bind(matches!(filter, SessionFilter::Scope(_)))
+                    .bind(principal(filter))
                     .execute(&mut *transaction)
                     .await?;
                 transaction.commit().await?;
@@ -422,11 +421,11 @@ impl Directory for PostgresStore {
                     "reference in (
                         select reference from \"mcp_sessions\" where {} order by reference for update
                     )",
-                    meant(whose)
+                    meant(filter)
                 );
                 sqlx::query_scalar::<_, i64>(table.sql(&end(&all, "$3")))
-                    .bind(sql::scope(whose.scope()))
-                    .bind(principal(whose))
+                    .bind(sql::scope(filter.scope()))
+                    .bind(principal(filter))
                     .bind(reason.as_str())
                     .fetch_one(&mut *held)
                     .await
@@ -478,19 +477,19 @@ fn from_primary(query: &str) -> String {
 }
 
 /// The condition of the sessions that are meant, with the scope as `$1` and the principal, or null, as `$2`.
-fn meant(whose: &Whose) -> &'static str {
-    match whose {
-        Whose::Scope(_) => "scope = $1 and $2::bytea is null",
+fn meant(filter: &SessionFilter) -> &'static str {
+    match filter {
+        SessionFilter::Scope(_) => "scope = $1 and $2::bytea is null",
         // "Is not distinct from" would use no index.
-        Whose::Owner(owner) if owner.principal.is_some() => "scope = $1 and principal = $2",
-        Whose::Owner(_) => "scope = $1 and principal is null and $2::bytea is null",
+        SessionFilter::Owner(owner) if owner.principal.is_some() => "scope = $1 and principal = $2",
+        SessionFilter::Owner(_) => "scope = $1 and principal is null and $2::bytea is null",
     }
 }
 
-fn principal(whose: &Whose) -> Option<&[u8]> {
-    match whose {
-        Whose::Scope(_) => None,
-        Whose::Owner(owner) => sql::principal(owner),
+fn principal(filter: &SessionFilter) -> Option<&[u8]> {
+    match filter {
+        SessionFilter::Scope(_) => None,
+        SessionFilter::Owner(owner) => sql::principal(owner),
     }
 }
 

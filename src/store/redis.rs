@@ -20,13 +20,12 @@ use self::{
     connection::{Connection, Script, failed, unreadable},
     create::Cluster,
     feed::Ends,
-    fields::{Row, found, hex, principal_field, whose},
+    fields::{Row, filter, found, hex, principal_field},
 };
 use super::{Created, Directory, EndReason, Feed, Found, SessionStore, StoreError, Terms};
 use crate::{
-    id::{SessionId, SessionRef},
-    owner::Owner,
-    session::Session,
+    protocol::{SessionId, SessionRef},
+    session::{Owner, Session},
 };
 
 mod connection;
@@ -216,14 +215,14 @@ impl RedisStore {
         static TOUCH: LazyLock<Script> =
             LazyLock::new(|| Script::new(&[ALLOW_OOM, include_str!("redis/touch.lua")]));
         let principal = principal_field(owner);
-        let whose = if claim { whose(owner) } else { String::new() };
+        let filter = if claim { filter(owner) } else { String::new() };
         let answer = TOUCH
             .run(&self.connection, &self.keys(&id.reference()), |command| {
                 command
                     .arg(owner.scope.as_str())
                     .arg(&principal)
                     .arg(milliseconds(idle))
-                    .arg(&whose);
+                    .arg(&filter);
             })
             .await
             .map_err(failed(doing))?;
@@ -325,8 +324,8 @@ impl Shard {
     }
 
     /// Where it is written when all of a scope, or of an owner, were ended.
-    fn all_ended(&self, whose: &str) -> String {
-        format!("{self}x:{whose}")
+    fn all_ended(&self, filter: &str) -> String {
+        format!("{self}x:{filter}")
     }
 }
 

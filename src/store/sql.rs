@@ -7,11 +7,10 @@ use sqlx::{
     error::BoxDynError,
 };
 
-use super::{Found, Listed};
+use super::{Found, SessionInfo};
 use crate::{
-    id::{SessionId, SessionRef},
-    owner::{Owner, Principal, Scope},
-    session::{ClientInfo, Issuer, Session, SessionRecord},
+    protocol::{ClientInfo, SessionId, SessionRef},
+    session::{Issuer, Owner, Principal, Scope, Session, SessionRecord},
 };
 
 /// The name of a table, fit to stand in a statement.
@@ -67,8 +66,8 @@ impl Stored {
         }
     }
 
-    pub(super) fn listed(self) -> Listed {
-        Listed {
+    pub(super) fn info(self) -> SessionInfo {
+        SessionInfo {
             reference: self.reference,
             record: self.record,
             age: self.age,

@@ -10,15 +10,14 @@ use sqlx::{Error, Row as _, SqlStr, SqlitePool, sqlite::SqliteRow};
 use tokio::sync::broadcast;
 
 use super::{
-    BoxFuture, Created, Directory, EndReason, Feed, FeedEvent, Found, Listed, SessionStore,
-    StoreError, StoreErrorKind, Terms, Whose,
+    BoxFuture, Created, Directory, EndReason, Feed, FeedEvent, Found, SessionFilter, SessionInfo,
+    SessionStore, StoreError, StoreErrorKind, Terms,
     feed::heard,
     sql::{self, Stored, Table},
 };
 use crate::{
-    id::{SessionId, SessionRef},
-    owner::{Owner, Scope},
-    session::Session,
+    protocol::{SessionId, SessionRef},
+    session::{Owner, Scope, Session},
 };
 
 mod birth;
@@ -227,24 +226,24 @@ impl Inner {
     }
 
     /// Two steps: a mark that refuses the births on their way, and the end of all that were recorded before.
-    async fn end_all(&self, whose: &Whose, reason: EndReason) -> Result<u64, Error> {
+    async fn end_all(&self, filter: &SessionFilter, reason: EndReason) -> Result<u64, Error> {
         let mark = format!(
             "insert into \"mcp_sessions_revoked\" (scope, everyone, principal, at)
             values (?1, ?2, ?3, {NOW})"
         );
         sqlx::query(self.table.sql(&mark))
-            .bind(sql::scope(whose.scope()))
-            .bind(matches!(whose, Whose::Scope(_)))
-            .bind(principal(whose))
+            .bind(sql::scope(filter.scope()))
+            .bind(matches!(filter, SessionFilter::Scope(_)))
+            .bind(principal(filter))
             .execute(&self.pool)
             .await?;
         let end = format!(
             "delete from \"mcp_sessions\" where {} and expires > {NOW} returning reference",
-            meant(whose)
+            meant(filter)
         );
         let gone = sqlx::query(self.table.sql(&end))
-            .bind(sql::scope(whose.scope()))
-            .bind(principal(whose))
+            .bind(sql::scope(filter.scope()))
+            .bind(principal(filter))
             .fetch_all(&self.pool)
             .await?;
         let ended = self.announce(&gone, reason)?;
@@ -308,15 +307,15 @@ impl SessionStore for SqliteStore {
 }
 
 impl Directory for SqliteStore {
-    fn count<'a>(&'a self, whose: &'a Whose) -> BoxFuture<'a, Result<u64, StoreError>> {
+    fn count<'a>(&'a self, filter: &'a SessionFilter) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
             let count = format!(
                 "select count(*) from \"mcp_sessions\" where {} and expires > {NOW}",
-                meant(whose)
+                meant(filter)
             );
             sqlx::query_scalar::<_, i64>(self.0.table.sql(&count))
-                .bind(sql::scope(whose.scope()))
-                .bind(principal(whose))
+                .bind(sql::scope(filter.scope()))
+                .bind(principal(filter))
                 .fetch_one(&self.0.pool)
                 .await
                 .map(i64::unsigned_abs)
@@ -326,26 +325,26 @@ impl Directory for SqliteStore {
 
     fn list<'a>(
         &'a self,
-        whose: &'a Whose,
+        filter: &'a SessionFilter,
         after: Option<&'a SessionRef>,
         at_most: usize,
-    ) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Vec<SessionInfo>, StoreError>> {
         Box::pin(async move {
             let list = format!(
                 "select {COLUMNS}, null as initialize_params from \"mcp_sessions\"
                 where {} and expires > {NOW} and reference > ?3
                 order by reference limit ?4",
-                meant(whose)
+                meant(filter)
             );
             let found = sqlx::query_as::<_, Stored>(self.0.table.sql(&list))
-                .bind(sql::scope(whose.scope()))
-                .bind(principal(whose))
+                .bind(sql::scope(filter.scope()))
+                .bind(principal(filter))
                 .bind(after.map_or(&[][..], |after| after.as_bytes()))
                 .bind(i64::try_from(at_most).unwrap_or(i64::MAX))
                 .fetch_all(&self.0.pool)
                 .await;
             let found = found.map_err(failed("list sessions"))?;
-            Ok(found.into_iter().map(Stored::listed).collect())
+            Ok(found.into_iter().map(Stored::info).collect())
         })
     }
 
@@ -360,12 +359,12 @@ impl Directory for SqliteStore {
 
     fn end_all<'a>(
         &'a self,
-        whose: &'a Whose,
+        filter: &'a SessionFilter,
         reason: EndReason,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
-        let (inner, whose) = (Arc::clone(&self.0), whose.clone());
+        let (inner, filter) = (Arc::clone(&self.0), filter.clone());
         Box::pin(finished("end all sessions of an owner", async move {
-            inner.end_all(&whose, reason).await
+            inner.end_all(&filter, reason).await
         }))
     }
 }
@@ -404,18 +403,18 @@ fn extend(set: &str, condition: &str) -> String {
 }
 
 /// The condition of the sessions that are meant, with the scope as `?1` and the principal, or null, as `?2`.
-fn meant(whose: &Whose) -> &'static str {
-    match whose {
+fn meant(filter: &SessionFilter) -> &'static str {
+    match filter {
         // The plus keeps SQLite from fetching the whole scope row by row through the index of owners.
-        Whose::Scope(_) => "+scope = ?1 and ?2 is null",
-        Whose::Owner(_) => "scope = ?1 and principal is ?2",
+        SessionFilter::Scope(_) => "+scope = ?1 and ?2 is null",
+        SessionFilter::Owner(_) => "scope = ?1 and principal is ?2",
     }
 }
 
-fn principal(whose: &Whose) -> Option<&[u8]> {
-    match whose {
-        Whose::Scope(_) => None,
-        Whose::Owner(owner) => sql::principal(owner),
+fn principal(filter: &SessionFilter) -> Option<&[u8]> {
+    match filter {
+        SessionFilter::Scope(_) => None,
+        SessionFilter::Owner(owner) => sql::principal(owner),
     }
 }
 

@@ -209,7 +209,7 @@ async fn births_and_ends_are_heard_once_with_their_reasons() {
     let mut heard = Heard::on(&sessions);
 
     let id = node.born_of("alice").await;
-    let born = SessionEvent::Born {
+    let born = SessionEvent::Created {
         reference: reference(&id),
         owner: owner(Some("alice")),
     };
@@ -233,7 +233,7 @@ async fn births_and_ends_are_heard_once_with_their_reasons() {
     let id = node.born().await;
     let stream = node.open(&id).await;
     sleep(HOUR).await;
-    assert_eq!(heard.end().await, (reference(&id), EndReason::Life));
+    assert_eq!(heard.end().await, (reference(&id), EndReason::Lifetime));
     drop(stream);
 
     let id = node.born().await;

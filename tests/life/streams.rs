@@ -134,12 +134,12 @@ async fn it_ends_after_a_gap_in_the_feed() {
     }
     let unlimited = Terms {
         idle: HOUR,
-        newborn: HOUR,
+        initial_idle: HOUR,
         life: None,
         total: None,
         per_principal: None,
         at_limit: AtLimit::Refuse,
-        begun: Duration::ZERO,
+        started_ago: Duration::ZERO,
     };
     for _ in 0..2000 {
         let record = SessionRecord::new(owner(None), Issuer::Layer);

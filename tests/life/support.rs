@@ -462,7 +462,7 @@ impl SessionStore for Spy {
 
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {
         if self.whims.asks.load(SeqCst) || self.whims.is_away.load(SeqCst) {
-            return Now::AskMe;
+            return Now::Unknown;
         }
         self.note("touch_now");
         self.memory.touch_now(id, owner, idle)

@@ -9,8 +9,8 @@ use std::{
 use mcp_session_layer::{
     Issuer, Owner, Principal, Scope, Session, SessionId, SessionRecord, SessionRef, SessionStore,
     store::{
-        AtLimit, BoxFuture, Created, Directory, EndReason, Feed, FeedEvent, Found, Limit, Listed,
-        Now, StoreError, Terms, Whose,
+        AtLimit, BoxFuture, Created, Directory, EndReason, Feed, FeedEvent, Found, Limit, Now,
+        SessionFilter, SessionInfo, StoreError, Terms,
     },
 };
 use tokio::{sync::broadcast, task::yield_now, time::Instant};
@@ -95,7 +95,7 @@ use Defect::*;
 #[derive(Default)]
 struct State {
     rows: HashMap<SessionRef, Row>,
-    revoked: Vec<(Whose, Instant)>,
+    revoked: Vec<(SessionFilter, Instant)>,
     used: Vec<SessionRef>,
     /// Room that is taken by nobody: only a defect takes it.
     taken: Vec<Owner>,
@@ -246,15 +246,15 @@ impl NaiveStore {
     fn make_room(
         &self,
         state: &mut State,
-        whose: &Whose,
+        filter: &SessionFilter,
         limit: u64,
         at_limit: AtLimit,
     ) -> Result<Option<SessionRef>, ()> {
         let counted = || {
             let rows = state.rows.values();
-            rows.filter(|row| self.has(CountsEveryone) || whose.includes(row.session.owner()))
+            rows.filter(|row| self.has(CountsEveryone) || filter.includes(row.session.owner()))
         };
-        let taken = state.taken.iter().filter(|owner| whose.includes(owner));
+        let taken = state.taken.iter().filter(|owner| filter.includes(owner));
         let limit = limit + u64::from(self.has(CountsAbove));
         if ((counted().count() + taken.count()) as u64) < limit {
             return Ok(None);
@@ -264,8 +264,8 @@ impl NaiveStore {
         };
         let last_used = |row: &Row| row.touched.unwrap_or(row.born);
         let may_go = |row: &&Row| {
-            let in_scope = row.session.owner().scope == *whose.scope();
-            let counted = whose.includes(row.session.owner());
+            let in_scope = row.session.owner().scope == *filter.scope();
+            let counted = filter.includes(row.session.owner());
             let in_use = last_used(row).elapsed() < untouched;
             (counted || in_scope && self.has(EvictsAnybody))
                 && (!in_use || self.has(EvictsOneInUse))
@@ -281,7 +281,7 @@ impl NaiveStore {
         let another = state
             .rows
             .values()
-            .find(|row| whose.includes(row.session.owner()));
+            .find(|row| filter.includes(row.session.owner()));
         if let Some(another) = another.map(|row| *row.session.reference())
             && self.has(EvictsTwo)
         {
@@ -304,14 +304,14 @@ impl NaiveStore {
             evicted = self
                 .make_room(
                     state,
-                    &Whose::Owner(owner.clone()),
+                    &SessionFilter::Owner(owner.clone()),
                     limit.get(),
                     terms.at_limit,
                 )
                 .map_err(|()| Created::Full(Limit::PerPrincipal))?;
         }
         if let Some(limit) = terms.total {
-            let everyone = Whose::Scope(owner.scope.clone());
+            let everyone = SessionFilter::Scope(owner.scope.clone());
             let victim = self
                 .make_room(state, &everyone, limit.get(), terms.at_limit)
                 .map_err(|()| Created::Full(Limit::Total))?;
@@ -320,11 +320,11 @@ impl NaiveStore {
         Ok(evicted)
     }
 
-    fn is_revoked(&self, state: &State, owner: &Owner, begun: Duration) -> bool {
+    fn is_revoked(&self, state: &State, owner: &Owner, started_ago: Duration) -> bool {
         let mut revoked = state.revoked.iter();
         !self.has(EndAllIgnoresBegun)
-            && revoked.any(|(whose, ended)| {
-                whose.includes(owner) && (begun > ended.elapsed() || self.has(EndAllIsForEver))
+            && revoked.any(|(filter, ended)| {
+                filter.includes(owner) && (started_ago > ended.elapsed() || self.has(EndAllIsForEver))
             })
     }
 
@@ -344,7 +344,7 @@ impl NaiveStore {
         if self.has(UsedIdsStayTaken) && state.used.contains(&key) {
             return Created::Exists;
         }
-        if self.is_revoked(state, owner, terms.begun) {
+        if self.is_revoked(state, owner, terms.started_ago) {
             if self.has(RevokedEvicts) {
                 let _ = self.admit(state, owner, terms);
             }
@@ -372,7 +372,7 @@ impl NaiveStore {
         let heeded = |time, defect| (!self.has(defect)).then_some(time);
         let idle = [
             heeded(terms.idle, BirthIgnoresIdle),
-            heeded(terms.newborn, BirthIgnoresNewborn),
+            heeded(terms.initial_idle, BirthIgnoresNewborn),
         ];
         let life = terms.life.and_then(|life| heeded(life, BirthIgnoresLife));
         Row {
@@ -392,7 +392,7 @@ impl NaiveStore {
 
     /// What is kept of what is to be kept.
     fn kept(&self, session: &Session) -> Session {
-        let mut record = session.record().clone();
+        let mut record = session.record();
         if self.has(EmptyIsNone) {
             record.protocol_version = record.protocol_version.filter(|v| !v.is_empty());
         }
@@ -549,7 +549,7 @@ impl SessionStore for NaiveStore {
 
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {
         if self.is_slow {
-            return Now::AskMe;
+            return Now::Unknown;
         }
         let mut state = self.state();
         let row = state.rows.get_mut(&self.key(id));
@@ -596,7 +596,7 @@ impl SessionStore for NaiveStore {
                 return Ok(None);
             }
             state.rows.get_mut(&key).map(|row| {
-                let mut record = row.session.record().clone();
+                let mut record = row.session.record();
                 record.owner = owner.clone();
                 if !self.has(ClaimKeepsTheOwner) {
                     row.session = row.session.with_record(record);
@@ -628,21 +628,21 @@ impl SessionStore for NaiveStore {
 }
 
 impl Directory for NaiveStore {
-    fn count<'a>(&'a self, whose: &'a Whose) -> BoxFuture<'a, Result<u64, StoreError>> {
+    fn count<'a>(&'a self, filter: &'a SessionFilter) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async {
             let state = self.state();
             let counted = state.rows.values();
-            let counted = counted.filter(|row| whose.includes(row.session.owner()));
+            let counted = counted.filter(|row| filter.includes(row.session.owner()));
             Ok(counted.count() as u64)
         })
     }
 
     fn list<'a>(
         &'a self,
-        whose: &'a Whose,
+        filter: &'a SessionFilter,
         after: Option<&'a SessionRef>,
         at_most: usize,
-    ) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Vec<SessionInfo>, StoreError>> {
         Box::pin(async move {
             let state = self.state();
             let is_after = |reference: &SessionRef| match after {
@@ -653,13 +653,13 @@ impl Directory for NaiveStore {
             let mut listed: Vec<_> = state
                 .rows
                 .values()
-                .filter(|row| whose.includes(row.session.owner()))
+                .filter(|row| filter.includes(row.session.owner()))
                 .filter(|row| is_after(row.session.reference()))
                 .map(|row| {
                     let found = self.found(row);
-                    let mut record = found.session.record().clone();
+                    let mut record = found.session.record();
                     record.initialize_params = None;
-                    Listed {
+                    SessionInfo {
                         reference: *found.session.reference(),
                         record,
                         age: found.age,
@@ -695,14 +695,14 @@ impl Directory for NaiveStore {
 
     fn end_all<'a>(
         &'a self,
-        whose: &'a Whose,
+        filter: &'a SessionFilter,
         reason: EndReason,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
             let mut state = self.state();
-            state.revoked.push((whose.clone(), Instant::now()));
+            state.revoked.push((filter.clone(), Instant::now()));
             let meant = state.rows.values();
-            let meant = meant.filter(|row| whose.includes(row.session.owner()));
+            let meant = meant.filter(|row| filter.includes(row.session.owner()));
             let mut meant: Vec<_> = meant.map(|row| *row.session.reference()).collect();
             for reference in meant.iter().skip(usize::from(self.has(EndAllForgetsOne))) {
                 self.remove(&mut state, reference, reason);

@@ -11,7 +11,7 @@ use std::{
 use mcp_session_layer::{
     PostgresStore, Session, SessionStore as _,
     sqlx::{self, PgPool, postgres::PgConnectOptions},
-    store::{Created, Directory as _, EndReason, StoreError, StoreErrorKind, Whose},
+    store::{Created, Directory as _, EndReason, SessionFilter, StoreError, StoreErrorKind},
 };
 use tokio::{
     task::JoinSet,
@@ -152,7 +152,7 @@ async fn a_standby_is_an_error_until_it_is_promoted() {
         .await
         .unwrap();
     let store = PostgresStore::new(pool.clone());
-    let (owner, whose) = (live.owner(), Whose::Owner(live.owner().clone()));
+    let (owner, filter) = (live.owner(), SessionFilter::Owner(live.owner().clone()));
     for session in [&live, &session()] {
         let (id, reference) = (session.id(), session.reference());
         away(store.load(id).await);
@@ -162,9 +162,9 @@ async fn a_standby_is_an_error_until_it_is_promoted() {
         away(store.create(session, &terms()).await);
         away(store.end(&owner.scope, reference, EndReason::Deleted).await);
     }
-    away(store.count(&whose).await);
-    away(store.list(&whose, None, 10).await);
-    away(store.end_all(&whose, EndReason::Revoked).await);
+    away(store.count(&filter).await);
+    away(store.list(&filter, None, 10).await);
+    away(store.end_all(&filter, EndReason::Revoked).await);
     assert!(on_primary.load(live.id()).await.unwrap().is_some());
 
     drop(primary);

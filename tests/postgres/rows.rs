@@ -5,7 +5,7 @@ use std::time::Duration;
 use mcp_session_layer::{
     ClientInfo, PostgresStore, Session, SessionId, SessionStore as _,
     sqlx::{self, AssertSqlSafe, PgPool, Row as _},
-    store::{AtLimit, Created, Directory as _, EndReason, StoreErrorKind, Terms, Whose},
+    store::{AtLimit, Created, Directory as _, EndReason, SessionFilter, StoreErrorKind, Terms},
 };
 use tokio::time::sleep;
 
@@ -167,7 +167,7 @@ async fn what_is_unreadable_is_corrupt_and_what_is_missing_has_failed() {
     };
     let store = &fixture.store;
     for damage in ["client_name = '\\xff'", "client_version = null"] {
-        let mut record = session().record().clone();
+        let mut record = session().record();
         record.client = Some(ClientInfo {
             name: "c".to_owned(),
             version: "1".to_owned(),
@@ -284,8 +284,8 @@ async fn a_birth_before_end_all_is_ended() {
         .await
         .unwrap();
     let store = fixture.store.clone();
-    let whose = Whose::Owner(session.owner().clone());
-    let end = tokio::spawn(async move { store.end_all(&whose, EndReason::Revoked).await });
+    let filter = SessionFilter::Owner(session.owner().clone());
+    let end = tokio::spawn(async move { store.end_all(&filter, EndReason::Revoked).await });
     sleep(Duration::from_millis(300)).await;
     assert!(!end.is_finished(), "it waits for the birth");
     birth.commit().await.unwrap();
@@ -298,11 +298,11 @@ async fn many_can_end_all_at_once() {
     let Some(fixture) = Fixture::new().await else {
         return;
     };
-    let whose = Whose::Scope(session().owner().scope.clone());
+    let filter = SessionFilter::Scope(session().owner().scope.clone());
     for _ in 0..50 {
         fixture.store.create(&session(), &terms()).await.unwrap();
     }
-    let all = (0..8).map(|_| fixture.store.end_all(&whose, EndReason::Revoked));
+    let all = (0..8).map(|_| fixture.store.end_all(&filter, EndReason::Revoked));
     let mut ended = 0;
     for count in futures_util::future::join_all(all).await {
         ended += count.unwrap();
@@ -388,7 +388,7 @@ async fn a_touch_changes_only_the_row() {
     let Some(fixture) = Fixture::new().await else {
         return;
     };
-    let mut record = session().record().clone();
+    let mut record = session().record();
     // What cannot be compressed.
     let params: Vec<u8> = (0..100)
         .flat_map(|_| *SessionId::issue().reference().as_bytes())

@@ -22,8 +22,8 @@ fn events(status: u16) -> Response<Body> {
 }
 
 async fn count(store: &MemoryStore) -> u64 {
-    let whose = mcp_session_layer::store::Whose::Scope(Default::default());
-    store.directory().unwrap().count(&whose).await.unwrap()
+    let filter = mcp_session_layer::store::SessionFilter::Scope(Default::default());
+    store.directory().unwrap().count(&filter).await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,7 +164,7 @@ async fn an_id_that_cannot_be_recorded_is_500() {
         let inner = Inner::issuing(issued);
         let (store, service) = guard(&inner);
         let answer = send(&service, initialize()).await;
-        answer.assert_refused(RejectionKind::BirthFailed, 500, "Internal server error");
+        answer.assert_refused(RejectionKind::InvalidInnerId, 500, "Internal server error");
         assert_eq!(count(&store).await, 0);
         assert_eq!(inner.told().await, told, "{issued:?}");
     }
@@ -172,7 +172,7 @@ async fn an_id_that_cannot_be_recorded_is_500() {
     let inner = Inner::new(move |_| with_ids(json(200, RESULT), &[&long]));
     let (store, service) = guard(&inner);
     let answer = send(&service, initialize()).await;
-    answer.assert_refused(RejectionKind::BirthFailed, 500, "Internal server error");
+    answer.assert_refused(RejectionKind::InvalidInnerId, 500, "Internal server error");
     assert_eq!(count(&store).await, 0);
 }
 
@@ -182,7 +182,7 @@ async fn an_id_that_is_known_already_stays_whose_it_is() {
     let (store, service) = guard(&inner);
     plant(&store, "known", owner(Some("bob")), Issuer::Inner).await;
     let answer = send(&service, initialize()).await;
-    answer.assert_refused(RejectionKind::BirthFailed, 500, "Internal server error");
+    answer.assert_refused(RejectionKind::InvalidInnerId, 500, "Internal server error");
     assert!(inner.told().await.is_empty(), "it is somebody's");
     let found = store.load(&id("known")).await.unwrap().unwrap();
     assert_eq!(found.session.owner(), &owner(Some("bob")));

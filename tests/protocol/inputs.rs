@@ -185,11 +185,11 @@ async fn holds(
                         Ok(id) => store.load(&id).await.unwrap(),
                         Err(_) => None,
                     };
-                    let whose = found.map(|found| found.session.owner().clone());
-                    if whose != Some(owner(exchange.who)) || call.session.is_none() {
+                    let filter = found.map(|found| found.session.owner().clone());
+                    if filter != Some(owner(exchange.who)) || call.session.is_none() {
                         broken
                             .lock()
-                            .push(format!("{call:?} with an id of {whose:?}"));
+                            .push(format!("{call:?} with an id of {filter:?}"));
                     }
                 }
                 if exchange.is_modern()
@@ -232,8 +232,8 @@ async fn holds(
                 return Err(TestCaseError::fail(format!("{id:?} went out")));
             };
             let found = store.load(&id).await.unwrap();
-            let whose = found.map(|found| found.session.owner().clone());
-            prop_assert_eq!(whose, Some(owner(exchange.who)), "whose id went out");
+            let filter = found.map(|found| found.session.owner().clone());
+            prop_assert_eq!(filter, Some(owner(exchange.who)), "filter id went out");
             prop_assert!(answer.rejection.is_none(), "a refusal with an id");
         }
         settled().await;

@@ -1,4 +1,4 @@
-//! Whose a session is.
+//! SessionFilter a session is.
 
 use std::{sync::Arc, time::Duration};
 

@@ -332,12 +332,12 @@ pub(crate) async fn plant(store: &impl SessionStore, text: &str, owner: Owner, i
     let session = Session::new(id(text), SessionRecord::new(owner, issuer));
     let terms = Terms {
         idle: Duration::from_secs(3600),
-        newborn: Duration::from_secs(900),
+        initial_idle: Duration::from_secs(900),
         life: None,
         total: None,
         per_principal: None,
         at_limit: AtLimit::Refuse,
-        begun: Duration::ZERO,
+        started_ago: Duration::ZERO,
     };
     let created = store.create(&session, &terms).await.unwrap();
     assert!(matches!(created, Created::New { .. }));

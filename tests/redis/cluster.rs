@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mcp_session_layer::{
     SessionStore,
-    store::{AtLimit, Created, EndReason, Limit, Terms, Whose},
+    store::{AtLimit, Created, EndReason, Limit, SessionFilter, Terms},
 };
 
 use crate::{born, many_born, owner, send, server::Server, session, terms, touch, words};
@@ -79,7 +79,7 @@ async fn all_verbs_work_on_a_cluster() {
             }
             last = Some(*newcomer.reference());
         }
-        let count = directory.count(&Whose::Owner(bob.clone())).await;
+        let count = directory.count(&SessionFilter::Owner(bob.clone())).await;
         assert_eq!(count.expect("answers"), 1);
     }
     let in_use = Terms {
@@ -100,11 +100,11 @@ async fn all_verbs_work_on_a_cluster() {
     assert!(claim.expect("answers").is_some());
     assert!(touch(&store, &claimed).await.expect("answers").is_none());
     let ended = directory
-        .end_all(&Whose::Owner(ann), EndReason::Revoked)
+        .end_all(&SessionFilter::Owner(ann), EndReason::Revoked)
         .await;
     assert_eq!(ended.expect("answers"), 41);
     let listed = directory
-        .list(&Whose::Scope(nobody.scope.clone()), None, 100)
+        .list(&SessionFilter::Scope(nobody.scope.clone()), None, 100)
         .await;
     assert_eq!(listed.expect("answers").len(), 20);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mcp_session_layer::{
     ClientInfo, Issuer, RedisStore, Session, SessionId, SessionRecord, SessionStore,
-    store::{AtLimit, Created, EndReason, StoreError, StoreErrorKind, Terms, Whose},
+    store::{AtLimit, Created, EndReason, SessionFilter, StoreError, StoreErrorKind, Terms},
 };
 
 use crate::{
@@ -280,11 +280,11 @@ async fn a_full_server_serves_those_who_are_in() {
             .expect("answers")
     );
     let directory = store.directory().expect("there is one");
-    let whose = Whose::Scope(nobody.scope.clone());
-    assert_eq!(directory.count(&whose).await.expect("answers"), 1);
+    let filter = SessionFilter::Scope(nobody.scope.clone());
+    assert_eq!(directory.count(&filter).await.expect("answers"), 1);
     assert_eq!(
         directory
-            .end_all(&whose, EndReason::Revoked)
+            .end_all(&filter, EndReason::Revoked)
             .await
             .expect("answers"),
         1
@@ -337,7 +337,7 @@ async fn a_birth_on_its_way_while_all_are_ended_is_revoked() {
     let birth = tokio::spawn(async move { slow.create(&newcomer, &on_its_way).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     let ended = directory
-        .end_all(&Whose::Owner(ann.clone()), EndReason::Revoked)
+        .end_all(&SessionFilter::Owner(ann.clone()), EndReason::Revoked)
         .await;
     assert_eq!(ended.expect("answers"), 1);
     proxy.hold(false);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mcp_session_layer::{
     SessionStore,
-    store::{EndReason, Terms, Whose},
+    store::{EndReason, SessionFilter, Terms},
 };
 use tokio::time::sleep;
 
@@ -101,7 +101,7 @@ async fn a_session_in_use_stays_in_the_index() {
     let idle = Duration::from_millis(400);
     let newborn = Terms {
         idle,
-        newborn: idle / 2,
+        initial_idle: idle / 2,
         ..terms()
     };
     let session = born(&store, &ann, &newborn).await;
@@ -122,21 +122,24 @@ async fn a_session_in_use_stays_in_the_index() {
         .touch(session.id(), &ann, MINUTE)
         .await
         .expect("answers");
-    for whose in [Whose::Scope(ann.scope.clone()), Whose::Owner(ann)] {
-        assert_eq!(directory.count(&whose).await.expect("answers"), 1);
+    for filter in [
+        SessionFilter::Scope(ann.scope.clone()),
+        SessionFilter::Owner(ann),
+    ] {
+        assert_eq!(directory.count(&filter).await.expect("answers"), 1);
         assert_eq!(
             directory
-                .list(&whose, None, 10)
+                .list(&filter, None, 10)
                 .await
                 .expect("answers")
                 .len(),
             1
         );
     }
-    let whose = Whose::Scope(session.owner().scope.clone());
+    let filter = SessionFilter::Scope(session.owner().scope.clone());
     assert_eq!(
         directory
-            .end_all(&whose, EndReason::Revoked)
+            .end_all(&filter, EndReason::Revoked)
             .await
             .expect("answers"),
         1

@@ -30,12 +30,12 @@ const MINUTE: Duration = Duration::from_secs(60);
 fn terms() -> Terms {
     Terms {
         idle: MINUTE,
-        newborn: MINUTE,
+        initial_idle: MINUTE,
         life: None,
         total: None,
         per_principal: None,
         at_limit: AtLimit::Refuse,
-        begun: Duration::ZERO,
+        started_ago: Duration::ZERO,
     }
 }
 

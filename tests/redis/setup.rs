@@ -8,7 +8,7 @@ use std::{
 
 use mcp_session_layer::{
     RedisStore, SessionStore,
-    store::{EndReason, StoreErrorKind, Whose},
+    store::{EndReason, SessionFilter, StoreErrorKind},
 };
 
 use crate::{born, owner, send, server::Server, session, terms, touch, words};
@@ -127,11 +127,11 @@ async fn the_documented_permissions_are_enough() {
             .is_some()
     );
     let directory = store.directory().expect("there is one");
-    let whose = Whose::Scope(ann.scope.clone());
-    assert_eq!(directory.count(&whose).await.expect("answers"), 1);
+    let filter = SessionFilter::Scope(ann.scope.clone());
+    assert_eq!(directory.count(&filter).await.expect("answers"), 1);
     assert_eq!(
         directory
-            .list(&whose, None, 9)
+            .list(&filter, None, 9)
             .await
             .expect("answers")
             .len(),
@@ -139,7 +139,7 @@ async fn the_documented_permissions_are_enough() {
     );
     assert_eq!(
         directory
-            .end_all(&whose, EndReason::Revoked)
+            .end_all(&filter, EndReason::Revoked)
             .await
             .expect("answers"),
         1

@@ -38,12 +38,12 @@ pub(crate) fn terms() -> Terms {
 pub(crate) fn terms_of(idle: Duration) -> Terms {
     Terms {
         idle,
-        newborn: idle,
+        initial_idle: idle,
         life: None,
         total: None,
         per_principal: None,
         at_limit: AtLimit::Refuse,
-        begun: Duration::ZERO,
+        started_ago: Duration::ZERO,
     }
 }
 

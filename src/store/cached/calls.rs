@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::{sync::OnceCell, time::Instant};
 
 use super::entries::Known;
-use crate::{id::SessionRef, owner::Owner, store::StoreError};
+use crate::{protocol::SessionRef, session::Owner, store::StoreError};
 
 /// What a touch was answered, for all who waited for it.
 pub(super) type Answer = Result<Option<Known>, Arc<StoreError>>;
@@ -64,7 +64,7 @@ impl Calls {
                 && call
                     .touch
                     .as_ref()
-                    .is_some_and(|(whose, how_long)| whose == owner && *how_long == idle)
+                    .is_some_and(|(filter, how_long)| filter == owner && *how_long == idle)
                 && now.saturating_duration_since(call.begun) < max_age
         });
         match same.cloned() {

@@ -2,29 +2,30 @@
 
 use super::{Cache, CachedStore, Forget};
 use crate::{
-    id::SessionRef,
-    owner::Scope,
+    protocol::SessionRef,
+    session::Scope,
     store::{
-        BoxFuture, Directory, EndReason, Listed, SessionStore, StoreError, StoreErrorKind, Whose,
+        BoxFuture, Directory, EndReason, SessionFilter, SessionInfo, SessionStore, StoreError,
+        StoreErrorKind,
     },
 };
 
 impl<S: SessionStore> Directory for CachedStore<S> {
-    fn count<'a>(&'a self, whose: &'a Whose) -> BoxFuture<'a, Result<u64, StoreError>> {
+    fn count<'a>(&'a self, filter: &'a SessionFilter) -> BoxFuture<'a, Result<u64, StoreError>> {
         match self.store.directory() {
-            Some(directory) => directory.count(whose),
+            Some(directory) => directory.count(filter),
             None => none("count sessions"),
         }
     }
 
     fn list<'a>(
         &'a self,
-        whose: &'a Whose,
+        filter: &'a SessionFilter,
         after: Option<&'a SessionRef>,
         at_most: usize,
-    ) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Vec<SessionInfo>, StoreError>> {
         match self.store.directory() {
-            Some(directory) => directory.list(whose, after, at_most),
+            Some(directory) => directory.list(filter, after, at_most),
             None => none("list sessions"),
         }
     }
@@ -47,7 +48,7 @@ impl<S: SessionStore> Directory for CachedStore<S> {
 
     fn end_all<'a>(
         &'a self,
-        whose: &'a Whose,
+        filter: &'a SessionFilter,
         reason: EndReason,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
         let Some(directory) = self.store.directory() else {
@@ -55,19 +56,19 @@ impl<S: SessionStore> Directory for CachedStore<S> {
         };
         Box::pin(async move {
             self.listen();
-            let _forget = ForgetAll(&self.cache, whose);
-            directory.end_all(whose, reason).await
+            let _forget = ForgetAll(&self.cache, filter);
+            directory.end_all(filter, reason).await
         })
     }
 }
 
 /// Forgets these sessions when it is dropped.
-struct ForgetAll<'a>(&'a Cache, &'a Whose);
+struct ForgetAll<'a>(&'a Cache, &'a SessionFilter);
 
 impl Drop for ForgetAll<'_> {
     fn drop(&mut self) {
-        let Self(cache, whose) = self;
-        cache.forget_all(|session| whose.includes(session.owner()));
+        let Self(cache, filter) = self;
+        cache.forget_all(|session| filter.includes(session.owner()));
     }
 }
 

@@ -8,9 +8,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use crate::{
-    id::{SessionId, SessionRef},
-    owner::Owner,
-    session::Session,
+    protocol::{SessionId, SessionRef},
+    session::{Owner, Session},
     store::{Found, Now, memory::shard_of},
 };
 
@@ -157,7 +156,7 @@ impl Entries {
         });
         match absent {
             Some(_) => Now::Absent,
-            None => Now::AskMe,
+            None => Now::Unknown,
         }
     }
 

@@ -13,9 +13,8 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use super::*;
 use crate::{
-    owner::{Principal, Scope},
-    session::{Issuer, SessionRecord},
-    store::{FeedEvent, MemoryStore, Whose},
+    session::{Issuer, Principal, Scope, SessionRecord},
+    store::{FeedEvent, MemoryStore, SessionFilter},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -186,12 +185,12 @@ fn session() -> Session {
 fn terms() -> Terms {
     Terms {
         idle: HOUR,
-        newborn: 5 * MINUTE,
+        initial_idle: 5 * MINUTE,
         life: None,
         total: None,
         per_principal: None,
         at_limit: AtLimit::Refuse,
-        begun: Duration::ZERO,
+        started_ago: Duration::ZERO,
     }
 }
 
@@ -208,7 +207,7 @@ async fn request(cached: &Cached, session: &Session) -> Result<bool, StoreError>
     match cached.touch_now(session.id(), session.owner(), HOUR) {
         Now::Live(_) => Ok(true),
         Now::Absent => Ok(false),
-        Now::AskMe => {
+        Now::Unknown => {
             let found = cached.touch(session.id(), session.owner(), HOUR).await?;
             Ok(found.is_some())
         }
@@ -238,7 +237,7 @@ fn request_later(cached: &Arc<Cached>, session: &Session) -> JoinHandle<Result<b
 async fn a_hit_asks_nobody_until_the_answer_is_as_old_as_it_may_be() {
     let (primary, cached) = cached();
     let mine = born_elsewhere(&primary, &terms()).await;
-    assert!(matches!(now(&cached, &mine), Now::AskMe));
+    assert!(matches!(now(&cached, &mine), Now::Unknown));
     assert!(is_live(&cached, &mine).await);
     advance(STALENESS - TICK).await;
     let Now::Live(found) = now(&cached, &mine) else {
@@ -251,7 +250,7 @@ async fn a_hit_asks_nobody_until_the_answer_is_as_old_as_it_may_be() {
     assert!(found.is_some());
     assert_eq!(primary.touches(), 1);
     advance(TICK).await;
-    assert!(matches!(now(&cached, &mine), Now::AskMe));
+    assert!(matches!(now(&cached, &mine), Now::Unknown));
     assert!(is_live(&cached, &mine).await);
     assert_eq!(primary.touches(), 2);
 }
@@ -305,7 +304,7 @@ async fn a_touch_for_longer_than_the_last_one_is_asked() {
     let mine = born_elsewhere(&primary, &terms()).await;
     assert!(is_live(&cached, &mine).await);
     let longer = cached.touch_now(mine.id(), mine.owner(), 2 * HOUR);
-    assert!(matches!(longer, Now::AskMe));
+    assert!(matches!(longer, Now::Unknown));
     let found = cached.touch(mine.id(), mine.owner(), 2 * HOUR).await;
     assert_eq!(found.unwrap().unwrap().idle_left, 2 * HOUR + STALENESS);
     let longer = cached.touch_now(mine.id(), mine.owner(), 2 * HOUR);
@@ -328,7 +327,7 @@ async fn every_entry_has_an_end_of_its_own() {
     assert_eq!((found.idle_left, found.life_left), (TICK, Some(TICK)));
     assert_eq!(primary.touches(), 1);
     advance(TICK).await;
-    assert!(matches!(now(&cached, &mine), Now::AskMe));
+    assert!(matches!(now(&cached, &mine), Now::Unknown));
     assert!(!is_live(&cached, &mine).await);
 }
 
@@ -337,11 +336,11 @@ async fn a_birth_is_remembered_and_its_first_touch_is_asked() {
     let (primary, cached) = cached();
     let mine = session();
     let terms = Terms {
-        newborn: HOUR,
+        initial_idle: HOUR,
         ..terms()
     };
     cached.create(&mine, &terms).await.unwrap();
-    assert!(matches!(now(&cached, &mine), Now::AskMe));
+    assert!(matches!(now(&cached, &mine), Now::Unknown));
     primary.fail(StoreErrorKind::Unavailable);
     assert!(is_live(&cached, &mine).await);
     // What was not created is not remembered.
@@ -473,7 +472,7 @@ async fn an_absence_is_remembered_for_a_second_and_for_its_owner_only() {
     let answer = cached.touch(mine.id(), &stranger, HOUR).await.unwrap();
     assert!(answer.is_none());
     assert!(matches!(touch(&stranger), Now::Absent));
-    assert!(matches!(touch(mine.owner()), Now::AskMe));
+    assert!(matches!(touch(mine.owner()), Now::Unknown));
     assert!(is_live(&cached, &mine).await);
     assert!(matches!(touch(mine.owner()), Now::Live(_)));
     // Nor does a stranger's question push out what is known.
@@ -489,7 +488,7 @@ async fn an_absence_is_remembered_for_a_second_and_for_its_owner_only() {
     assert!(!is_live(&cached, &other).await);
     assert_eq!(primary.touches(), asked);
     advance(TICK).await;
-    assert!(matches!(now(&cached, &other), Now::AskMe));
+    assert!(matches!(now(&cached, &other), Now::Unknown));
 }
 
 #[tokio::test(start_paused = true)]
@@ -560,7 +559,7 @@ async fn the_oldest_answer_makes_room() {
         advance(SECOND).await;
         all.push(mine);
     }
-    assert!(matches!(now(&cached, &all[0]), Now::AskMe));
+    assert!(matches!(now(&cached, &all[0]), Now::Unknown));
     for mine in &all[1..] {
         assert!(matches!(now(&cached, mine), Now::Live(_)));
     }
@@ -583,7 +582,7 @@ async fn an_end_heard_on_the_feed_counts_at_once() {
     }
     primary.end_elsewhere(&mine).await;
     settle().await;
-    assert!(matches!(now(&cached, &mine), Now::AskMe));
+    assert!(matches!(now(&cached, &mine), Now::Unknown));
     assert!(!is_live(&cached, &mine).await);
     assert!(matches!(now(&cached, &other), Now::Live(_)));
 }
@@ -608,13 +607,13 @@ async fn after_a_gap_everything_is_asked_again_and_subscribers_hear_of_it() {
     assert!(is_live(&cached, &mine).await);
     primary.announce(FeedEvent::Gap);
     settle().await;
-    assert!(matches!(now(&cached, &mine), Now::AskMe));
+    assert!(matches!(now(&cached, &mine), Now::Unknown));
     assert_eq!(feed.next().now_or_never(), Some(Some(FeedEvent::Gap)));
     assert!(is_live(&cached, &mine).await);
     let ended = primary.end_elsewhere(&mine).await;
     // Forgotten before a subscriber hears of it.
     assert_eq!(feed.next().now_or_never(), Some(Some(ended)));
-    assert!(matches!(now(&cached, &mine), Now::AskMe));
+    assert!(matches!(now(&cached, &mine), Now::Unknown));
     assert_eq!(cached.cache.entries.len(), (0, 0, 0));
 }
 
@@ -668,7 +667,7 @@ async fn after_a_delete_that_failed_or_was_given_up_memory_says_nothing() {
     primary.fail(StoreErrorKind::Failed);
     let failed = cached.delete(mine.id(), EndReason::Deleted).await;
     assert!(failed.is_err());
-    assert!(matches!(now(&cached, &mine), Now::AskMe));
+    assert!(matches!(now(&cached, &mine), Now::Unknown));
     primary.fail(None);
     assert!(is_live(&cached, &mine).await);
     // Sent, and perhaps done, but nobody waited for the answer.
@@ -676,7 +675,7 @@ async fn after_a_delete_that_failed_or_was_given_up_memory_says_nothing() {
     let deleted = cached.delete(mine.id(), EndReason::Deleted);
     assert!(deleted.now_or_never().is_none());
     primary.after.open();
-    assert!(matches!(now(&cached, &mine), Now::AskMe));
+    assert!(matches!(now(&cached, &mine), Now::Unknown));
     assert!(!is_live(&cached, &mine).await);
 }
 
@@ -694,7 +693,7 @@ async fn a_touch_under_way_does_not_bring_back_what_was_ended_meanwhile() {
         settle().await;
         // The primary has answered, but nobody here has heard it yet. Meanwhile:
         let end = async {
-            let whose = Whose::Owner(mine.owner().clone());
+            let filter = SessionFilter::Owner(mine.owner().clone());
             let directory = cached.directory().unwrap();
             match how {
                 "delete" => {
@@ -716,7 +715,7 @@ async fn a_touch_under_way_does_not_bring_back_what_was_ended_meanwhile() {
                     assert!(ended.await.unwrap());
                 }
                 _ => {
-                    let ended = directory.end_all(&whose, EndReason::Revoked).await;
+                    let ended = directory.end_all(&filter, EndReason::Revoked).await;
                     assert_eq!(ended.unwrap(), 1);
                 }
             }
@@ -760,7 +759,7 @@ async fn nor_does_a_birth_or_a_claim_under_way() {
     primary.after.open();
     assert!(claim.await.unwrap().is_some(), "it was live");
     let now = cached.touch_now(nobodys.id(), &me, HOUR);
-    assert!(matches!(now, Now::AskMe));
+    assert!(matches!(now, Now::Unknown));
 }
 
 #[tokio::test(start_paused = true)]
@@ -793,7 +792,7 @@ async fn what_was_found_live_is_not_absent() {
     assert!(long.await.unwrap().is_none());
     primary.store.create(&mine, &terms()).await.unwrap();
     assert!(short.await.unwrap().is_some());
-    assert!(matches!(now(&cached, &mine), Now::AskMe));
+    assert!(matches!(now(&cached, &mine), Now::Unknown));
 }
 
 #[tokio::test(start_paused = true)]
@@ -826,7 +825,7 @@ async fn a_load_is_always_asked_and_believed() {
     primary.end_elsewhere(&mine).await;
     assert!(cached.load(mine.id()).await.unwrap().is_none());
     assert_eq!(primary.loads.load(Relaxed), 2);
-    assert!(matches!(now(&cached, &mine), Now::AskMe));
+    assert!(matches!(now(&cached, &mine), Now::Unknown));
     primary.fail(StoreErrorKind::Unavailable);
     assert!(cached.load(mine.id()).await.is_err());
 }
@@ -845,7 +844,7 @@ async fn a_claim_replaces_what_is_remembered() {
     assert_eq!(claimed.unwrap().session.owner(), &me);
     let mine = cached.touch_now(nobodys.id(), &me, HOUR);
     assert!(matches!(mine, Now::Live(_)));
-    assert!(matches!(now(&cached, &nobodys), Now::AskMe));
+    assert!(matches!(now(&cached, &nobodys), Now::Unknown));
     assert!(!is_live(&cached, &nobodys).await);
     let left = primary.store.load(nobodys.id()).await.unwrap().unwrap();
     assert_eq!(left.idle_left, HOUR + STALENESS);
@@ -857,7 +856,7 @@ async fn a_claim_replaces_what_is_remembered() {
     primary.store.claim(other.id(), &me, HOUR).await.unwrap();
     assert!(matches!(now(&cached, &other), Now::Live(_)));
     cached.load(other.id()).await.unwrap();
-    assert!(matches!(now(&cached, &other), Now::AskMe));
+    assert!(matches!(now(&cached, &other), Now::Unknown));
 }
 
 #[tokio::test(start_paused = true)]
@@ -869,7 +868,7 @@ async fn after_a_claim_that_did_not_succeed_memory_says_nothing() {
     assert!(is_live(&cached, &nobodys).await);
     primary.fail(StoreErrorKind::Failed);
     assert!(cached.claim(nobodys.id(), &me, HOUR).await.is_err());
-    assert!(matches!(now(&cached, &nobodys), Now::AskMe));
+    assert!(matches!(now(&cached, &nobodys), Now::Unknown));
     primary.fail(None);
     assert!(is_live(&cached, &nobodys).await);
     // Sent, and done, but nobody waited for the answer.
@@ -877,7 +876,7 @@ async fn after_a_claim_that_did_not_succeed_memory_says_nothing() {
     let claim = cached.claim(nobodys.id(), &me, HOUR);
     assert!(claim.now_or_never().is_none());
     primary.after.open();
-    assert!(matches!(now(&cached, &nobodys), Now::AskMe));
+    assert!(matches!(now(&cached, &nobodys), Now::Unknown));
 
     // Too late: on another node somebody was faster.
     let other = session_of(&owner(None));
@@ -901,14 +900,14 @@ async fn what_the_directory_ends_is_forgotten_without_a_feed() {
         assert!(is_live(&cached, session).await);
     }
     let directory = cached.directory().unwrap();
-    let everybody = Whose::Scope(Scope::default());
+    let everybody = SessionFilter::Scope(Scope::default());
     assert_eq!(directory.count(&everybody).await.unwrap(), 3);
     assert_eq!(directory.list(&everybody, None, 2).await.unwrap().len(), 2);
     let scope = Scope::default();
     let ended = directory.end(&scope, all[0].reference(), EndReason::Revoked);
     assert!(ended.await.unwrap());
     assert!(!is_live(&cached, &all[0]).await);
-    let me = Whose::Owner(owner("me"));
+    let me = SessionFilter::Owner(owner("me"));
     let ended = directory.end_all(&me, EndReason::Revoked).await.unwrap();
     assert_eq!(ended, 1);
     assert!(!is_live(&cached, &all[1]).await);
@@ -936,7 +935,7 @@ async fn while_the_primary_is_away_what_was_live_a_minute_ago_is_served() {
     assert!(is_live(&cached, &short).await);
     primary.fail(StoreErrorKind::Unavailable);
     advance(STALENESS).await;
-    assert!(matches!(now(&cached, &mine), Now::AskMe));
+    assert!(matches!(now(&cached, &mine), Now::Unknown));
     assert!(is_live(&cached, &mine).await);
     assert_eq!(cached.stale_served(), 1);
     assert!(is_live(&cached, &short).await);

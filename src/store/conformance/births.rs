@@ -7,9 +7,8 @@ use super::{
     time::ROUNDING,
 };
 use crate::{
-    id::SessionId,
-    owner::{Owner, Principal, Scope},
-    session::{ClientInfo, Issuer, Session, SessionRecord},
+    protocol::{ClientInfo, SessionId},
+    session::{Issuer, Owner, Principal, Scope, Session, SessionRecord},
     store::{Created, EndReason, Now, SessionStore, Terms},
 };
 
@@ -33,11 +32,11 @@ pub async fn create_keeps_every_field<S: SessionStore + Clone>(
                 .await
                 .expect("a new session is its owner's");
             assert_eq!(touched.session.id(), created.id(), "touch returns the id");
-            let mut record = touched.session.record().clone();
+            let mut record = touched.session.record();
             if record.initialize_params.is_none() {
                 record.initialize_params = created.record().initialize_params.clone();
             }
-            assert_eq!(&record, created.record(), "touch");
+            assert_eq!(record, created.record(), "touch");
             case.delete(&created).await;
         }
     }
@@ -61,7 +60,8 @@ pub async fn initialize_params_are_kept_byte_for_byte<S: SessionStore + Clone>(
         let session = Session::new(SessionId::issue(), record);
         case.create(&session, &terms()).await;
         let loaded = case.load(&session).await.expect("a new session is live");
-        let kept = loaded.session.record().initialize_params.as_deref();
+        let record = loaded.session.record();
+        let kept = record.initialize_params.as_deref();
         assert!(
             kept == Some(params.as_bytes()),
             "{} bytes of parameters come back unchanged",
@@ -116,7 +116,7 @@ pub async fn create_never_replaces<S: SessionStore + Clone>(
 ) {
     let case = Case::new(store, wait).await;
     let terms_of_first = Terms {
-        newborn: LONG / 2,
+        initial_idle: LONG / 2,
         ..terms()
     };
     let first = case.born(&case.owner("first"), &terms_of_first).await;
@@ -139,7 +139,7 @@ pub async fn create_never_replaces<S: SessionStore + Clone>(
     let found = case.load(&first).await.expect("the first stays live");
     assert_eq!(found.session.record(), first.record(), "the first is kept");
     assert!(
-        found.idle_left <= terms_of_first.newborn + ROUNDING,
+        found.idle_left <= terms_of_first.initial_idle + ROUNDING,
         "a refused birth extends nothing"
     );
     let stranger = case.owner("second");
@@ -201,7 +201,7 @@ pub async fn only_create_inserts<S: SessionStore + Clone>(store: &S, wait: impl 
     );
 
     let short = Terms {
-        newborn: SHORT,
+        initial_idle: SHORT,
         ..terms()
     };
     let (expired, birth) = case.timed(case.born(&case.owner("a"), &short)).await;
@@ -234,7 +234,7 @@ pub async fn a_free_id_can_be_born_again<S: SessionStore + Clone>(
 ) {
     let case = Case::new(store, wait).await;
     let short = Terms {
-        newborn: SHORT,
+        initial_idle: SHORT,
         life: Some(SHORT),
         ..terms()
     };

@@ -9,7 +9,7 @@ use std::{
 
 use super::case::{Case, LONG, session, terms};
 use crate::{
-    owner::{Owner, Scope},
+    session::{Owner, Scope},
     store::{Created, EndReason, SessionStore, Terms},
 };
 

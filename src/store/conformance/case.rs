@@ -6,9 +6,8 @@ use tokio::sync::Barrier;
 
 use super::time::{Span, Time};
 use crate::{
-    id::SessionId,
-    owner::{Owner, Principal, Scope},
-    session::{Issuer, Session, SessionRecord},
+    protocol::SessionId,
+    session::{Issuer, Owner, Principal, Scope, Session, SessionRecord},
     store::{AtLimit, Created, EndReason, Found, SessionStore, Terms},
 };
 
@@ -169,12 +168,12 @@ pub(super) fn session(owner: &Owner) -> Session {
 pub(super) fn terms() -> Terms {
     Terms {
         idle: LONG,
-        newborn: LONG,
+        initial_idle: LONG,
         life: None,
         total: None,
         per_principal: None,
         at_limit: AtLimit::Refuse,
-        begun: Duration::ZERO,
+        started_ago: Duration::ZERO,
     }
 }
 
@@ -182,7 +181,7 @@ pub(super) fn terms() -> Terms {
 pub(super) fn terms_of_idle(idle: Duration) -> Terms {
     Terms {
         idle,
-        newborn: idle,
+        initial_idle: idle,
         ..terms()
     }
 }

@@ -7,9 +7,8 @@ use super::{
     time::ROUNDING,
 };
 use crate::{
-    owner::{Owner, Scope},
-    session::Session,
-    store::{Created, Found, Limit, SessionStore, StoreErrorKind, Terms, Whose},
+    session::{Owner, Scope, Session},
+    store::{Created, Found, Limit, SessionFilter, SessionStore, StoreErrorKind, Terms},
 };
 
 /// A claim makes nobody's session this owner's, once: from then on it answers to the new owner only.
@@ -38,11 +37,11 @@ pub async fn a_claim_gives_nobodys_session_an_owner<S: SessionStore + Clone>(
             );
         }
         let loaded = case.load(&session).await.expect("it stays live");
-        let mut record = session.record().clone();
+        let mut record = session.record();
         record.owner = owner.clone();
         assert_eq!(
             loaded.session.record(),
-            &record,
+            record,
             "only the owner has changed"
         );
         assert!(
@@ -104,7 +103,7 @@ pub async fn a_claim_takes_nothing_from_anybody<S: SessionStore + Clone>(
             assert!(claimed.is_none(), "a claim of {what}");
         }
         let after = case.load(&session).await;
-        let record = |found: Option<Found>| found.map(|found| found.session.record().clone());
+        let record = |found: Option<Found>| found.map(|found| found.session.record());
         assert_eq!(
             record(after),
             record(before),
@@ -204,18 +203,18 @@ pub async fn a_claimed_session_counts_as_its_owners<S: SessionStore + Clone>(
         return;
     };
     let owner = case.owner("b");
-    let nobodys = Whose::Owner(case.nobody());
-    let owners = Whose::Owner(owner.clone());
+    let nobodys = SessionFilter::Owner(case.nobody());
+    let owners = SessionFilter::Owner(owner.clone());
     let claimed = case.born(&case.nobody(), &terms()).await;
     assert!(claim(&case, &claimed, &owner).await.is_some());
-    for (whose, expected) in [(&nobodys, 0), (&owners, 1)] {
-        let count = directory.count(whose).await.expect("count answers");
-        assert_eq!(count, expected, "count of {whose:?}");
-        let listed = directory.list(whose, None, 9).await.expect("list answers");
-        assert_eq!(listed.len() as u64, expected, "list of {whose:?}");
+    for (filter, expected) in [(&nobodys, 0), (&owners, 1)] {
+        let count = directory.count(filter).await.expect("count answers");
+        assert_eq!(count, expected, "count of {filter:?}");
+        let listed = directory.list(filter, None, 9).await.expect("list answers");
+        assert_eq!(listed.len() as u64, expected, "list of {filter:?}");
     }
-    for (whose, expected) in [(&nobodys, 0), (&owners, 1)] {
-        let ended = directory.end_all(whose, crate::store::EndReason::Revoked);
+    for (filter, expected) in [(&nobodys, 0), (&owners, 1)] {
+        let ended = directory.end_all(filter, crate::store::EndReason::Revoked);
         assert_eq!(ended.await.expect("end_all answers"), expected);
     }
     assert!(!case.is_live(&claimed).await, "ended with its owner's");

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::case::{Case, LONG, RACERS, SHORT, at_once, session, terms, terms_of_idle, unique};
 use crate::{
-    id::{SessionId, SessionRef},
-    owner::{Owner, Scope},
-    session::{ClientInfo, Issuer, Session, SessionRecord},
-    store::{AtLimit, Created, Directory, EndReason, Listed, SessionStore, Terms, Whose},
+    protocol::{ClientInfo, SessionId, SessionRef},
+    session::{Issuer, Owner, Scope, Session, SessionRecord},
+    store::{
+        AtLimit, Created, Directory, EndReason, SessionFilter, SessionInfo, SessionStore, Terms,
+    },
 };
 
 /// A listing holds every live session of those that are meant exactly once, in the order of their references, with
@@ -53,34 +54,34 @@ pub async fn a_listing_is_complete<S: SessionStore + Clone>(
         case.create(&session, &terms()).await;
         born.insert(*session.reference(), session);
     }
-    let everyone = Whose::Scope(case.scope.clone());
-    let there = Whose::Scope(elsewhere.scope.clone());
-    let nowhere = Whose::Scope(Scope::new(unique("nowhere")));
-    let stranger = Whose::Owner(case.owner("stranger"));
-    let each: Vec<_> = owners.into_iter().map(Whose::Owner).collect();
-    for whose in [&everyone, &there, &nowhere, &stranger]
+    let everyone = SessionFilter::Scope(case.scope.clone());
+    let there = SessionFilter::Scope(elsewhere.scope.clone());
+    let nowhere = SessionFilter::Scope(Scope::new(unique("nowhere")));
+    let stranger = SessionFilter::Owner(case.owner("stranger"));
+    let each: Vec<_> = owners.into_iter().map(SessionFilter::Owner).collect();
+    for filter in [&everyone, &there, &nowhere, &stranger]
         .into_iter()
         .chain(&each)
     {
         let expected: Vec<_> = born
             .values()
-            .filter(|session| whose.includes(session.owner()))
+            .filter(|session| filter.includes(session.owner()))
             .collect();
-        let count = directory.count(whose).await.expect("count answers");
-        assert_eq!(count, expected.len() as u64, "count of {whose:?}");
+        let count = directory.count(filter).await.expect("count answers");
+        assert_eq!(count, expected.len() as u64, "count of {filter:?}");
         for page in [1, 3, 4, 1000, usize::MAX] {
-            let listed = read(directory, whose, page).await;
-            let references = |sessions: &[Listed]| -> Vec<SessionRef> {
+            let listed = read(directory, filter, page).await;
+            let references = |sessions: &[SessionInfo]| -> Vec<SessionRef> {
                 sessions.iter().map(|listed| listed.reference).collect()
             };
             let expected_references: Vec<_> = expected.iter().map(|s| *s.reference()).collect();
             assert_eq!(
                 references(&listed),
                 expected_references,
-                "in pages of {page}: {whose:?}"
+                "in pages of {page}: {filter:?}"
             );
             for (listed, session) in listed.iter().zip(&expected) {
-                let mut record = session.record().clone();
+                let mut record = session.record();
                 record.initialize_params = None;
                 assert_eq!(listed.record, record, "what is listed is what was created");
                 assert!(listed.idle_left <= LONG && !listed.idle_left.is_zero());
@@ -139,17 +140,17 @@ pub async fn a_long_list_is_read_in_pages<S: SessionStore + Clone>(
         born.extend(created);
     }
     born.sort_unstable();
-    let whose = Whose::Owner(owner);
-    let count = directory.count(&whose).await.expect("count answers");
+    let filter = SessionFilter::Owner(owner);
+    let count = directory.count(&filter).await.expect("count answers");
     assert_eq!(count as usize, sessions);
-    let listed = read(directory, &whose, 1000).await;
+    let listed = read(directory, &filter, 1000).await;
     assert!(
         listed.iter().map(|listed| listed.reference).eq(born),
         "each session is listed exactly once, in order"
     );
-    let ended = directory.end_all(&whose, EndReason::Revoked).await;
+    let ended = directory.end_all(&filter, EndReason::Revoked).await;
     assert_eq!(ended.expect("end_all answers") as usize, sessions);
-    let count = directory.count(&whose).await.expect("count answers");
+    let count = directory.count(&filter).await.expect("count answers");
     assert_eq!(count, 0, "all are ended");
 }
 
@@ -174,16 +175,19 @@ pub async fn the_expired_are_not_listed<S: SessionStore + Clone>(
     case.touch(&used, SHORT).await;
     let (_, last) = case.timed(case.born(&owner, &terms_of_idle(SHORT))).await;
     case.time.until_over(last, SHORT).await;
-    for whose in [Whose::Scope(case.scope.clone()), Whose::Owner(owner)] {
-        let count = directory.count(&whose).await.expect("count answers");
+    for filter in [
+        SessionFilter::Scope(case.scope.clone()),
+        SessionFilter::Owner(owner),
+    ] {
+        let count = directory.count(&filter).await.expect("count answers");
         assert_eq!(count, 1, "the expired are not counted");
-        let listed = read(directory, &whose, 2).await;
+        let listed = read(directory, &filter, 2).await;
         assert!(
             listed.iter().map(|l| &l.reference).eq([stays.reference()]),
             "the expired are not listed"
         );
     }
-    let everyone = Whose::Scope(case.scope.clone());
+    let everyone = SessionFilter::Scope(case.scope.clone());
     let ended = directory.end_all(&everyone, EndReason::Revoked).await;
     assert_eq!(ended.expect("end_all answers"), 1, "nor ended");
 }
@@ -240,18 +244,18 @@ pub async fn end_all_ends_those_and_no_others<S: SessionStore + Clone>(
     }
     case.delete(&sessions[0]).await;
     let mut meant = vec![];
-    for (whose, expected) in [
-        (Whose::Owner(owners[0].clone()), 2),
-        (Whose::Owner(owners[0].clone()), 0),
-        (Whose::Owner(owners[2].clone()), 3),
-        (Whose::Scope(case.scope.clone()), 3),
-        (Whose::Scope(case.scope.clone()), 0),
+    for (filter, expected) in [
+        (SessionFilter::Owner(owners[0].clone()), 2),
+        (SessionFilter::Owner(owners[0].clone()), 0),
+        (SessionFilter::Owner(owners[2].clone()), 3),
+        (SessionFilter::Scope(case.scope.clone()), 3),
+        (SessionFilter::Scope(case.scope.clone()), 0),
     ] {
-        let ended = directory.end_all(&whose, EndReason::Revoked).await;
-        assert_eq!(ended.expect("end_all answers"), expected, "{whose:?}");
-        meant.push(whose);
+        let ended = directory.end_all(&filter, EndReason::Revoked).await;
+        assert_eq!(ended.expect("end_all answers"), expected, "{filter:?}");
+        meant.push(filter);
         for session in &sessions[1..] {
-            let ended = meant.iter().any(|whose| whose.includes(session.owner()));
+            let ended = meant.iter().any(|filter| filter.includes(session.owner()));
             let live = case.is_live(session).await;
             assert_eq!(live, !ended, "after {meant:?}: {:?}", session.owner());
         }
@@ -273,20 +277,20 @@ pub async fn no_birth_slips_past_end_all<S: SessionStore + Clone>(
             scope: Scope::new(unique("scope")),
             ..case.owner("a")
         };
-        let whose = match round % 2 {
-            0 => Whose::Owner(owner.clone()),
-            _ => Whose::Scope(owner.scope.clone()),
+        let filter = match round % 2 {
+            0 => SessionFilter::Owner(owner.clone()),
+            _ => SessionFilter::Scope(owner.scope.clone()),
         };
         let answers = at_once((0..RACERS).map(|racer| {
-            let (store, whose, newcomer) = (store.clone(), whose.clone(), session(&owner));
+            let (store, filter, newcomer) = (store.clone(), filter.clone(), session(&owner));
             let terms = Terms {
-                begun: LONG / 2,
+                started_ago: LONG / 2,
                 ..terms()
             };
             async move {
                 if racer == RACERS / 2 {
                     let directory = store.directory().expect("it had one before");
-                    let ended = directory.end_all(&whose, EndReason::Revoked).await;
+                    let ended = directory.end_all(&filter, EndReason::Revoked).await;
                     return (newcomer, None, ended.expect("end_all answers"));
                 }
                 let created = store.create(&newcomer, &terms).await;
@@ -329,16 +333,27 @@ pub async fn a_birth_that_began_before_end_all_is_revoked<S: SessionStore + Clon
     let meant = [&owner, &elsewhere, &nobody_elsewhere];
 
     let calls = async {
-        for whose in [Whose::Owner(owner.clone()), Whose::Scope(scope.clone())] {
-            let ended = directory.end_all(&whose, EndReason::Revoked).await;
+        for filter in [
+            SessionFilter::Owner(owner.clone()),
+            SessionFilter::Scope(scope.clone()),
+        ] {
+            let ended = directory.end_all(&filter, EndReason::Revoked).await;
             assert_eq!(ended.expect("end_all answers"), 0, "there were none");
         }
     };
     let ((), end) = case.timed(calls).await;
     case.time.wait(SHORT / 2).await;
-    let begun = async |owner: &Owner, begun: Duration| {
+    let begun = async |owner: &Owner, started_ago: Duration| {
         let newcomer = session(owner);
-        let created = case.create(&newcomer, &Terms { begun, ..terms() }).await;
+        let created = case
+            .create(
+                &newcomer,
+                &Terms {
+                    started_ago,
+                    ..terms()
+                },
+            )
+            .await;
         let is_new = matches!(created, Created::New { .. });
         assert_eq!(case.is_live(&newcomer).await, is_new, "{created:?}");
         created
@@ -365,14 +380,14 @@ pub async fn a_birth_that_began_before_end_all_is_revoked<S: SessionStore + Clon
         );
     }
     let full = Terms {
-        begun: LONG,
+        started_ago: LONG,
         total: 1.try_into().ok(),
         at_limit: AtLimit::Evict {
             untouched: Duration::ZERO,
         },
         ..terms()
     };
-    let everyone = Whose::Scope(case.scope.clone());
+    let everyone = SessionFilter::Scope(case.scope.clone());
     let before = directory.count(&everyone).await.expect("count answers");
     let created = case.create(&session(&owner), &full).await;
     assert_eq!(created, Created::Revoked);
@@ -387,11 +402,11 @@ pub async fn a_birth_that_began_before_end_all_is_revoked<S: SessionStore + Clon
 }
 
 /// All that are meant, read in pages of this size.
-async fn read(directory: &dyn Directory, whose: &Whose, page: usize) -> Vec<Listed> {
-    let mut all: Vec<Listed> = Vec::new();
+async fn read(directory: &dyn Directory, filter: &SessionFilter, page: usize) -> Vec<SessionInfo> {
+    let mut all: Vec<SessionInfo> = Vec::new();
     loop {
         let after = all.last().map(|listed| listed.reference);
-        let next = directory.list(whose, after.as_ref(), page).await;
+        let next = directory.list(filter, after.as_ref(), page).await;
         let next = next.expect("list answers");
         assert!(next.len() <= page, "no page is longer than asked for");
         if next.is_empty() {

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use super::case::{Case, LONG, RACERS, at_once, session, terms};
 use crate::{
-    owner::{Owner, Scope},
-    session::Session,
-    store::{EndReason, SessionStore, Whose},
+    session::{Owner, Scope, Session},
+    store::{EndReason, SessionFilter, SessionStore},
 };
 
 /// Of many deletes of one session at once exactly one hears that it was live, and so does one for each other
@@ -81,7 +80,7 @@ async fn end<S: SessionStore>(store: &S, session: &Session, round: usize) -> boo
             .await
             .expect("end answers"),
         (2, Some(directory)) => {
-            let everyone = Whose::Scope(scope.clone());
+            let everyone = SessionFilter::Scope(scope.clone());
             let ended = directory.end_all(&everyone, EndReason::Revoked).await;
             ended.expect("end_all answers") == 1
         }

@@ -10,8 +10,8 @@ use std::{
 
 use super::case::{Case, LONG, SHORT, session, terms, terms_of_idle};
 use crate::{
-    id::SessionRef,
-    store::{AtLimit, EndReason, Feed, FeedEvent, SessionStore, Terms, Whose},
+    protocol::SessionRef,
+    store::{AtLimit, EndReason, Feed, FeedEvent, SessionFilter, SessionStore, Terms},
 };
 
 /// Every way to end a session is heard by every listener, with its reference and reason.
@@ -50,15 +50,15 @@ pub async fn every_end_is_heard<S: SessionStore + Clone>(store: &S, wait: impl A
         let end = directory.end(&case.scope, reference, EndReason::Revoked);
         assert!(end.await.expect("end answers"));
         expected.push((*reference, EndReason::Revoked));
-        for (whose, reason) in [
-            (Whose::Owner(owner.clone()), EndReason::Deleted),
-            (Whose::Scope(case.scope.clone()), EndReason::Revoked),
+        for (filter, reason) in [
+            (SessionFilter::Owner(owner.clone()), EndReason::Deleted),
+            (SessionFilter::Scope(case.scope.clone()), EndReason::Revoked),
         ] {
             let two = [
                 case.born(&owner, &terms()).await,
                 case.born(&owner, &terms()).await,
             ];
-            let ended = directory.end_all(&whose, reason).await;
+            let ended = directory.end_all(&filter, reason).await;
             assert_eq!(ended.expect("end_all answers"), 2);
             // A store whose clock is coarse needs to see that what is born next began after this.
             case.time.wait(Duration::from_millis(5)).await;

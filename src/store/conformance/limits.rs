@@ -4,8 +4,7 @@ use std::{collections::HashSet, num::NonZeroU64, time::Duration};
 
 use super::case::{Case, LONG, RACERS, SHORT, at_once, session, terms, terms_of_idle, unique};
 use crate::{
-    owner::{Owner, Scope},
-    session::{Issuer, Session, SessionRecord},
+    session::{Issuer, Owner, Scope, Session, SessionRecord},
     store::{AtLimit, Created, EndReason, Limit, SessionStore, Terms},
 };
 
@@ -141,7 +140,7 @@ pub async fn the_absent_take_no_room<S: SessionStore + Clone>(
         };
         let long = Terms {
             idle: LONG,
-            newborn: LONG,
+            initial_idle: LONG,
             ..limited.clone()
         };
         // Two by delete and by the directory.
@@ -512,7 +511,7 @@ async fn births<S: SessionStore + Clone, W: AsyncFn(Duration)>(
     .await
 }
 
-fn evicted(created: &Created) -> Option<crate::id::SessionRef> {
+fn evicted(created: &Created) -> Option<crate::protocol::SessionRef> {
     match created {
         Created::New { evicted, .. } => *evicted,
         _ => None,

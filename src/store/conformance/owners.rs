@@ -7,7 +7,7 @@ use super::{
     time::ROUNDING,
 };
 use crate::{
-    owner::{Owner, Principal, Scope},
+    session::{Owner, Principal, Scope},
     store::{Now, SessionStore},
 };
 

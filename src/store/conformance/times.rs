@@ -24,7 +24,7 @@ pub async fn a_newborn_lives_for_the_shortest_of_its_times<S: SessionStore + Clo
     let mut born = Vec::new();
     for (newborn, idle, life, what) in shapes {
         let terms = Terms {
-            newborn,
+            initial_idle: newborn,
             idle,
             life,
             ..terms()
@@ -44,7 +44,7 @@ pub async fn a_newborn_lives_for_the_shortest_of_its_times<S: SessionStore + Clo
 pub async fn a_touch_extends<S: SessionStore + Clone>(store: &S, wait: impl AsyncFn(Duration)) {
     let case = Case::new(store, wait).await;
     let newborn = Terms {
-        newborn: SHORT,
+        initial_idle: SHORT,
         ..terms()
     };
     let (session, birth) = case.timed(case.born(&case.owner("a"), &newborn)).await;
@@ -91,7 +91,7 @@ pub async fn a_touch_never_shortens<S: SessionStore + Clone>(
 
     // Nor does a first touch shorten the newborn time.
     let newborn = Terms {
-        newborn: LONG,
+        initial_idle: LONG,
         ..terms()
     };
     let session = case.born(&case.owner("a"), &newborn).await;
@@ -110,7 +110,7 @@ pub async fn load_does_not_extend<S: SessionStore + Clone>(
 ) {
     let case = Case::new(store, wait).await;
     let newborn = Terms {
-        newborn: SHORT,
+        initial_idle: SHORT,
         ..terms()
     };
     let (untouched, birth) = case.timed(case.born(&case.owner("a"), &newborn)).await;
@@ -211,7 +211,7 @@ pub async fn expired_is_absent_for_every_verb<S: SessionStore + Clone>(
 pub async fn times_are_true<S: SessionStore + Clone>(store: &S, wait: impl AsyncFn(Duration)) {
     let case = Case::new(store, wait).await;
     let terms = Terms {
-        newborn: LONG / 4,
+        initial_idle: LONG / 4,
         idle: LONG / 2,
         life: Some(LONG),
         ..terms()
@@ -283,9 +283,9 @@ pub async fn very_long_times_do_not_overflow<S: SessionStore + Clone>(
     for long in [years, Duration::from_millis(u64::MAX), Duration::MAX] {
         let terms = Terms {
             idle: long,
-            newborn: long,
+            initial_idle: long,
             life: Some(long),
-            begun: long,
+            started_ago: long,
             ..terms()
         };
         let session = case.born(&case.owner("a"), &terms).await;
@@ -340,7 +340,7 @@ pub async fn touch_now_agrees_with_touch<S: SessionStore + Clone>(
                 .await;
         }
         Now::Absent => assert!(!within, "touch_now of a live session"),
-        Now::AskMe => {}
+        Now::Unknown => {}
     }
     let (_, last) = case.timed(case.touch(&session, SHORT)).await;
     case.time.until_over(last, SHORT).await;

@@ -9,43 +9,42 @@ use tokio::task::yield_now;
 
 use super::{Inner, MemoryStore, Slot};
 use crate::{
-    id::SessionRef,
-    owner::Scope,
-    session::SessionRecord,
-    store::{BoxFuture, Directory, EndReason, Found, Listed, StoreError, Whose},
+    protocol::SessionRef,
+    session::{Scope, SessionRecord},
+    store::{BoxFuture, Directory, EndReason, Found, SessionFilter, SessionInfo, StoreError},
 };
 
 impl Directory for MemoryStore {
-    fn count<'a>(&'a self, whose: &'a Whose) -> BoxFuture<'a, Result<u64, StoreError>> {
+    fn count<'a>(&'a self, filter: &'a SessionFilter) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
             // One number that is right at one instant: a walk would count twice what ended behind it and was born
             // ahead of it.
             self.0.purge(self.0.now()).await;
-            if let Whose::Scope(scope) = whose {
+            if let SessionFilter::Scope(scope) = filter {
                 let tally = self.0.tallies.get(scope);
                 return Ok(tally.map_or(0, |tally| tally.sessions()));
             }
-            if let Whose::Owner(owner) = whose
+            if let SessionFilter::Owner(owner) = filter
                 && let Some(owned) = self.0.owners.lock(owner)
             {
                 return Ok(owned.count());
             }
             let mut count = 0;
-            self.0.visit(whose, |_, _| count += 1).await;
+            self.0.visit(filter, |_, _| count += 1).await;
             Ok(count)
         })
     }
 
     fn list<'a>(
         &'a self,
-        whose: &'a Whose,
+        filter: &'a SessionFilter,
         after: Option<&'a SessionRef>,
         at_most: usize,
-    ) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Vec<SessionInfo>, StoreError>> {
         Box::pin(async move {
             let mut page = BTreeMap::new();
             self.0
-                .visit(whose, |slot, found| {
+                .visit(filter, |slot, found| {
                     let reference = slot.session.reference();
                     let full = page.len() == at_most;
                     let last = page.last_key_value().map(|(last, _)| *last);
@@ -60,7 +59,7 @@ impl Directory for MemoryStore {
                     page.insert(*reference, found());
                 })
                 .await;
-            Ok(page.values().map(listed).collect())
+            Ok(page.values().map(info_of).collect())
         })
     }
 
@@ -73,7 +72,7 @@ impl Directory for MemoryStore {
         Box::pin(async move {
             let mut hash = None;
             self.0
-                .visit(&Whose::Scope(scope.clone()), |slot, _| {
+                .visit(&SessionFilter::Scope(scope.clone()), |slot, _| {
                     if slot.session.reference() == reference {
                         hash = Some(slot.hash);
                     }
@@ -90,21 +89,21 @@ impl Directory for MemoryStore {
 
     fn end_all<'a>(
         &'a self,
-        whose: &'a Whose,
+        filter: &'a SessionFilter,
         reason: EndReason,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
             // First, so that a birth that this does not see sees this.
-            self.0.revocations.add(whose, || self.0.now());
+            self.0.revocations.add(filter, || self.0.now());
             let mut hashes = Vec::new();
-            self.0.visit(whose, |slot, _| hashes.push(slot.hash)).await;
+            self.0.visit(filter, |slot, _| hashes.push(slot.hash)).await;
             let mut ended = 0;
             for (nth, hash) in hashes.into_iter().enumerate() {
                 if nth % BREATH == BREATH - 1 {
                     yield_now().await;
                 }
                 let gone = self.0.end(hash, self.0.now(), reason, |slot| {
-                    whose.includes(slot.session.owner())
+                    filter.includes(slot.session.owner())
                 });
                 ended += u64::from(gone.is_some());
             }
@@ -115,18 +114,22 @@ impl Directory for MemoryStore {
 
 impl Inner {
     /// Shows each live session that is meant, under its shard's lock.
-    async fn visit(&self, whose: &Whose, mut see: impl FnMut(&Slot, &dyn Fn() -> Found) + Send) {
+    async fn visit(
+        &self,
+        filter: &SessionFilter,
+        mut see: impl FnMut(&Slot, &dyn Fn() -> Found) + Send,
+    ) {
         let mut see = |slot: &Slot, now| {
             if let Some(until) = slot.live_until(now) {
                 see(slot, &|| slot.found(now, until));
             }
         };
-        let owned = match whose {
-            Whose::Owner(owner) => self
+        let owned = match filter {
+            SessionFilter::Owner(owner) => self
                 .owners
                 .lock(owner)
                 .map(|owned| owned.some(usize::MAX, 0)),
-            Whose::Scope(_) => None,
+            SessionFilter::Scope(_) => None,
         };
         if let Some(hashes) = owned {
             for some in hashes.chunks(BREATH) {
@@ -135,13 +138,13 @@ impl Inner {
                     let table = self.shard(*hash).read();
                     table
                         .with_hash(*hash)
-                        .filter(|slot| whose.includes(slot.session.owner()))
+                        .filter(|slot| filter.includes(slot.session.owner()))
                         .for_each(|slot| see(slot, now));
                 }
                 yield_now().await;
             }
-        } else if let Some(tally) = self.tallies.get(whose.scope()) {
-            let all = matches!(whose, Whose::Scope(_));
+        } else if let Some(tally) = self.tallies.get(filter.scope()) {
+            let all = matches!(filter, SessionFilter::Scope(_));
             for shard in &self.shards {
                 {
                     let now = self.now();
@@ -150,7 +153,7 @@ impl Inner {
                         .iter()
                         // Compared by address first: following a pointer to each session costs ten times as much.
                         .filter(|slot| Arc::ptr_eq(&slot.tally, &tally))
-                        .filter(|slot| all || whose.includes(slot.session.owner()))
+                        .filter(|slot| all || filter.includes(slot.session.owner()))
                         .for_each(|slot| see(slot, now));
                 }
                 yield_now().await;
@@ -159,9 +162,9 @@ impl Inner {
     }
 }
 
-fn listed(found: &Found) -> Listed {
+fn info_of(found: &Found) -> SessionInfo {
     let record = found.session.record();
-    Listed {
+    SessionInfo {
         reference: *found.session.reference(),
         record: SessionRecord {
             initialize_params: None,

@@ -3,7 +3,7 @@
 use tokio::sync::broadcast::Sender;
 
 use crate::{
-    id::SessionRef,
+    protocol::SessionRef,
     store::{EndReason, Feed, FeedEvent, feed::heard},
 };
 

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Inner, Slot, Tally, Tick};
 use crate::{
-    id::SessionRef,
-    owner::Owner,
+    protocol::SessionRef,
+    session::Owner,
     store::{EndReason, Terms},
 };
 

@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{shard::shrink, shard_of};
-use crate::owner::Owner;
+use crate::session::Owner;
 
 /// For each principal the hashes of its sessions, what has expired and is not yet swept included. Nobody is not a
 /// principal: an application without logins pays nothing for this.

@@ -1,4 +1,4 @@
-//! Whose sessions were all ended, and when: for births that were under way at that instant.
+//! SessionFilter sessions were all ended, and when: for births that were under way at that instant.
 
 use std::{
     collections::VecDeque,
@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::Tick;
-use crate::{owner::Owner, store::Whose};
+use crate::{session::Owner, store::SessionFilter};
 
 /// The last revocations.
 #[derive(Default)]
@@ -21,14 +21,14 @@ pub(super) struct Revocations {
 #[derive(Default)]
 struct Log {
     /// In the order of their instants.
-    entries: VecDeque<(Tick, Whose)>,
+    entries: VecDeque<(Tick, SessionFilter)>,
     /// Every entry that had to go was from this instant or before.
     forgotten: Tick,
 }
 
 impl Revocations {
     /// Writes down that all these sessions end now. To be called before they are looked for.
-    pub(super) fn add(&self, whose: &Whose, now: impl FnOnce() -> Tick) {
+    pub(super) fn add(&self, filter: &SessionFilter, now: impl FnOnce() -> Tick) {
         let mut log = self.log.lock();
         // Read under the lock, which puts the entries in the order of their instants.
         let now = now();
@@ -37,7 +37,7 @@ impl Revocations {
         {
             log.forgotten = at;
         }
-        log.entries.push_back((now, whose.clone()));
+        log.entries.push_back((now, filter.clone()));
         self.last.store(now, Relaxed);
     }
 
@@ -54,7 +54,7 @@ impl Revocations {
                 .iter()
                 .rev()
                 .take_while(|(at, _)| *at > began)
-                .any(|(_, whose)| whose.includes(owner))
+                .any(|(_, filter)| filter.includes(owner))
     }
 }
 

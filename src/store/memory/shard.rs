@@ -13,7 +13,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Tally, Tick, ticks};
 use crate::{
-    id::SessionId,
+    protocol::SessionId,
     session::Session,
     store::{Found, Terms},
 };
@@ -170,7 +170,7 @@ impl Slot {
             Some(life) => now.saturating_add(ticks(life)).min(Tick::MAX - 1),
             None => Tick::MAX,
         };
-        let idle = ticks(terms.idle.min(terms.newborn));
+        let idle = ticks(terms.idle.min(terms.initial_idle));
         Self {
             session,
             hash,

@@ -13,7 +13,7 @@ use foldhash::quality::RandomState;
 use hashbrown::{HashTable, hash_table::Entry};
 use parking_lot::RwLock;
 
-use crate::owner::Scope;
+use crate::session::Scope;
 
 /// The tallies of all scopes. There are few: a scope is a guarded service.
 #[derive(Default)]

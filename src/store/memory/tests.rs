@@ -12,9 +12,8 @@ use tokio::time::advance;
 
 use super::*;
 use crate::{
-    owner::{Principal, Scope},
-    session::Issuer,
-    store::{FeedEvent, Whose},
+    session::{Issuer, Principal, Scope},
+    store::{FeedEvent, SessionFilter},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -43,12 +42,12 @@ fn session() -> Session {
 fn terms() -> Terms {
     Terms {
         idle: HOUR,
-        newborn: 5 * MINUTE,
+        initial_idle: 5 * MINUTE,
         life: None,
         total: None,
         per_principal: None,
         at_limit: AtLimit::Refuse,
-        begun: Duration::ZERO,
+        started_ago: Duration::ZERO,
     }
 }
 
@@ -99,7 +98,7 @@ fn touch(store: &MemoryStore, session: &Session) -> Option<Found> {
     match store.touch_now(session.id(), session.owner(), HOUR) {
         Now::Live(found) => Some(found),
         Now::Absent => None,
-        Now::AskMe => panic!("memory knows"),
+        Now::Unknown => panic!("memory knows"),
     }
 }
 
@@ -111,12 +110,12 @@ fn is_live(store: &MemoryStore, session: &Session) -> bool {
     wait(store.load(session.id())).unwrap().is_some()
 }
 
-fn count(store: &MemoryStore, whose: &Whose) -> u64 {
-    wait(store.count(whose)).unwrap()
+fn count(store: &MemoryStore, filter: &SessionFilter) -> u64 {
+    wait(store.count(filter)).unwrap()
 }
 
-fn everybody() -> Whose {
-    Whose::Scope(Scope::default())
+fn everybody() -> SessionFilter {
+    SessionFilter::Scope(Scope::default())
 }
 
 impl MemoryStore {
@@ -306,7 +305,7 @@ fn when_many_come_at_once_each_has_exactly_one_ended_for_it() {
         assert_eq!(distinct.len(), 800);
         assert_eq!(count(&store, &everybody()), 100);
         assert_eq!(store.slots().0, 100);
-        assert_eq!(count(&store, &Whose::Owner(owner)), 100);
+        assert_eq!(count(&store, &SessionFilter::Owner(owner)), 100);
     }
 }
 
@@ -327,7 +326,7 @@ async fn a_limit_that_was_lowered_is_kept_by_the_next_newcomer() {
         let created = create(&store, &session_of(&me), &terms(5));
         assert!(matches!(created, Created::New { .. }));
         assert_eq!(count(&store, &everybody()), 5);
-        assert_eq!(count(&store, &Whose::Owner(me)), 5);
+        assert_eq!(count(&store, &SessionFilter::Owner(me)), 5);
     }
 }
 
@@ -659,7 +658,7 @@ fn the_directory_lists_each_session_once_in_order() {
     expected.sort();
     create(&store, &session_of(&you), &terms());
     born(&store, &terms());
-    let mine = Whose::Owner(me);
+    let mine = SessionFilter::Owner(me);
     let mut listed = Vec::new();
     loop {
         let page = wait(store.list(&mine, listed.last(), 10)).unwrap();
@@ -675,7 +674,7 @@ fn the_directory_lists_each_session_once_in_order() {
     }
     assert_eq!(listed, expected);
     assert_eq!(count(&store, &mine), 25);
-    assert_eq!(count(&store, &Whose::Owner(owner(None))), 1);
+    assert_eq!(count(&store, &SessionFilter::Owner(owner(None))), 1);
     assert_eq!(count(&store, &everybody()), 27);
     assert_eq!(wait(store.list(&everybody(), None, 100)).unwrap().len(), 27);
     assert!(wait(store.list(&everybody(), None, 0)).unwrap().is_empty());
@@ -694,11 +693,11 @@ fn the_directory_ends_sessions_of_its_scope_only() {
     let nobodys = born(&store, &terms());
     create(&store, &me, &terms());
     create(&store, &you, &terms());
-    let end_all = |whose: &Whose| wait(store.end_all(whose, EndReason::Revoked)).unwrap();
-    assert_eq!(end_all(&Whose::Scope(Scope::new("elsewhere"))), 0);
-    assert_eq!(end_all(&Whose::Owner(owner("me"))), 1);
+    let end_all = |filter: &SessionFilter| wait(store.end_all(filter, EndReason::Revoked)).unwrap();
+    assert_eq!(end_all(&SessionFilter::Scope(Scope::new("elsewhere"))), 0);
+    assert_eq!(end_all(&SessionFilter::Owner(owner("me"))), 1);
     assert!(!is_live(&store, &me) && is_live(&store, &you) && is_live(&store, &nobodys));
-    assert_eq!(end_all(&Whose::Owner(owner(None))), 1);
+    assert_eq!(end_all(&SessionFilter::Owner(owner(None))), 1);
     assert!(is_live(&store, &you) && !is_live(&store, &nobodys));
     assert_eq!(end_all(&everybody()), 1);
 }
@@ -706,8 +705,11 @@ fn the_directory_ends_sessions_of_its_scope_only() {
 #[tokio::test(start_paused = true)]
 async fn a_birth_that_began_before_its_owners_sessions_were_ended_is_refused() {
     let store = MemoryStore::new();
-    let begun = |begun| Terms { begun, ..terms() };
-    let me = Whose::Owner(owner("me"));
+    let begun = |begun| Terms {
+        started_ago: begun,
+        ..terms()
+    };
+    let me = SessionFilter::Owner(owner("me"));
     advance(SECOND).await;
     store.end_all(&me, EndReason::Revoked).await.unwrap();
     advance(10 * MINUTE).await;
@@ -722,7 +724,7 @@ async fn a_birth_that_began_before_its_owners_sessions_were_ended_is_refused() {
         if nth == 10 {
             assert_eq!(create(&store, &of("me"), &just_then), new(None));
         }
-        let other = Whose::Owner(owner("other"));
+        let other = SessionFilter::Owner(owner("other"));
         store.end_all(&other, EndReason::Revoked).await.unwrap();
     }
     assert_eq!(create(&store, &of("me"), &before), Created::Revoked);
@@ -739,11 +741,11 @@ async fn a_birth_that_began_before_its_owners_sessions_were_ended_is_refused() {
 #[test]
 fn no_birth_slips_through_while_its_owners_sessions_are_ended() {
     let cases = [
-        (owner("me"), Whose::Owner(owner("me"))),
-        (owner(None), Whose::Owner(owner(None))),
+        (owner("me"), SessionFilter::Owner(owner("me"))),
+        (owner(None), SessionFilter::Owner(owner(None))),
         (owner("me"), everybody()),
     ];
-    for (owner, whose) in cases {
+    for (owner, filter) in cases {
         let store = MemoryStore::new();
         for _ in 0..500 {
             let mine: [_; 4] = std::array::from_fn(|_| session_of(&owner));
@@ -756,13 +758,20 @@ fn no_birth_slips_through_while_its_owners_sessions_are_ended() {
                         // One reading of the clock, as if no time passed between the caller's and the store's.
                         let now = store.0.now();
                         let begun = Duration::from_nanos(now - began);
-                        store.0.create(session, &Terms { begun, ..terms() }, now);
+                        store.0.create(
+                            session,
+                            &Terms {
+                                started_ago: begun,
+                                ..terms()
+                            },
+                            now,
+                        );
                     });
                 }
                 barrier.wait();
-                wait(store.end_all(&whose, EndReason::Revoked)).unwrap();
+                wait(store.end_all(&filter, EndReason::Revoked)).unwrap();
             });
-            assert_eq!(count(&store, &whose), 0);
+            assert_eq!(count(&store, &filter), 0);
         }
         assert_eq!(store.slots().0, 0);
     }

@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::owner::Scope;
+use crate::session::Scope;
 
 /// What was counted last in each scope.
 #[derive(Debug, Default)]

@@ -15,11 +15,11 @@ use super::{
     ALLOW_OOM, COMMON, DENY_OOM, RedisStore,
     connection::Script,
     directory::SHARDS,
-    fields::{hex, reference, whose, write},
+    fields::{filter, hex, reference, write},
     microseconds, milliseconds,
 };
 use crate::{
-    id::SessionRef,
+    protocol::SessionRef,
     session::Session,
     store::{AtLimit, Created, EndReason, Limit, Terms},
 };
@@ -37,7 +37,7 @@ struct Birth<'a> {
     /// Its reference, in digits.
     name: String,
     /// Its scope and owner in the index.
-    whose: String,
+    filter: String,
 }
 
 impl RedisStore {
@@ -52,7 +52,7 @@ impl RedisStore {
             terms,
             asked: Instant::now(),
             name: hex(session.reference().as_bytes()),
-            whose: whose(session.owner()),
+            filter: filter(session.owner()),
         };
         let mut victim = None;
         loop {
@@ -102,14 +102,17 @@ impl RedisStore {
         });
         let (
             Birth {
-                terms, name, whose, ..
+                terms,
+                name,
+                filter,
+                ..
             },
             shard,
         ) = (birth, self.shard(&birth.name[..1]));
         let mut keys = vec![
             format!("{shard}s:{name}"),
-            shard.all_ended(&whose[..16]),
-            shard.all_ended(whose),
+            shard.all_ended(&filter[..16]),
+            shard.all_ended(filter),
         ];
         keys.extend(shard.index());
         if birth.is_limited() && !on_cluster {
@@ -122,7 +125,7 @@ impl RedisStore {
         let answer = CREATE
             .run(&self.connection, &keys, |command| {
                 command
-                    .arg(whose)
+                    .arg(filter)
                     .arg(milliseconds(birth.first_idle()))
                     .arg(or_empty(terms.life.map(milliseconds)))
                     .arg(milliseconds(terms.idle) / 4)
@@ -133,7 +136,7 @@ impl RedisStore {
                     .arg(elsewhere[1])
                     .arg(or_empty(untouched))
                     .arg(self.channel());
-                write(command, birth.session.record());
+                write(command, &birth.session.record());
             })
             .await?;
         let (outcome, left, victim, all_ended): (String, i64, Option<String>, i64) =
@@ -223,20 +226,20 @@ impl Birth<'_> {
 
     /// How long it lives without a request.
     fn first_idle(&self) -> Duration {
-        let unused = self.terms.idle.min(self.terms.newborn);
+        let unused = self.terms.idle.min(self.terms.initial_idle);
         self.terms.life.map_or(unused, |life| life.min(unused))
     }
 
     /// How long ago it began, by now.
     fn begun(&self) -> Duration {
-        self.terms.begun.saturating_add(self.asked.elapsed())
+        self.terms.started_ago.saturating_add(self.asked.elapsed())
     }
 
     /// What the entries of those begin with that count for this limit.
     fn among(&self, limit: Limit) -> String {
         match limit {
-            Limit::Total => format!("s{}", &self.whose[..16]),
-            Limit::PerPrincipal => format!("o{}", self.whose),
+            Limit::Total => format!("s{}", &self.filter[..16]),
+            Limit::PerPrincipal => format!("o{}", self.filter),
         }
     }
 }

@@ -7,18 +7,20 @@ use ::redis::{RedisResult, from_redis_value};
 use super::{
     ALLOW_OOM, COMMON, RedisStore,
     connection::{Script, failed, unreadable},
-    fields::{Row, hex, principal_field, read, reference, whose, whose_scope},
+    fields::{Row, filter, hex, principal_field, read, reference, whose_scope},
 };
 use crate::{
-    id::SessionRef,
-    owner::Scope,
-    store::{BoxFuture, Directory, EndReason, Listed, StoreError, StoreErrorKind, Whose},
+    protocol::SessionRef,
+    session::Scope,
+    store::{
+        BoxFuture, Directory, EndReason, SessionFilter, SessionInfo, StoreError, StoreErrorKind,
+    },
 };
 
 impl Directory for RedisStore {
-    fn count<'a>(&'a self, whose: &'a Whose) -> BoxFuture<'a, Result<u64, StoreError>> {
+    fn count<'a>(&'a self, filter: &'a SessionFilter) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
-            let prefix = prefix(whose);
+            let prefix = prefix(filter);
             let mut sum = 0;
             for digit in SHARDS {
                 let [there, _] = self
@@ -33,11 +35,11 @@ impl Directory for RedisStore {
 
     fn list<'a>(
         &'a self,
-        whose: &'a Whose,
+        filter: &'a SessionFilter,
         after: Option<&'a SessionRef>,
         at_most: usize,
-    ) -> BoxFuture<'a, Result<Vec<Listed>, StoreError>> {
-        Box::pin(self.page(whose, after, at_most))
+    ) -> BoxFuture<'a, Result<Vec<SessionInfo>, StoreError>> {
+        Box::pin(self.page(filter, after, at_most))
     }
 
     fn end<'a>(
@@ -55,13 +57,13 @@ impl Directory for RedisStore {
 
     fn end_all<'a>(
         &'a self,
-        whose: &'a Whose,
+        filter: &'a SessionFilter,
         reason: EndReason,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
             let mut ended = 0;
             for digit in SHARDS {
-                ended += self.end_all_in(digit, whose, reason).await?;
+                ended += self.end_all_in(digit, filter, reason).await?;
             }
             Ok(ended)
         })
@@ -112,14 +114,14 @@ impl RedisStore {
 
     async fn page(
         &self,
-        whose: &Whose,
+        filter: &SessionFilter,
         after: Option<&SessionRef>,
         at_most: usize,
-    ) -> Result<Vec<Listed>, StoreError> {
+    ) -> Result<Vec<SessionInfo>, StoreError> {
         static LIST: LazyLock<Script> =
             LazyLock::new(|| Script::new(&[ALLOW_OOM, COMMON, include_str!("list.lua")]));
         const DOING: &str = "list sessions";
-        let prefix = prefix(whose);
+        let prefix = prefix(filter);
         let after = after.map_or(String::new(), |after| hex(after.as_bytes()));
         let mut listed = Vec::new();
         for digit in SHARDS {
@@ -140,8 +142,8 @@ impl RedisStore {
                 for (name, row) in rows {
                     let (record, times) = read(row, DOING)?;
                     // The index knows owners by a short digest.
-                    if whose.includes(&record.owner) {
-                        listed.push(Listed {
+                    if filter.includes(&record.owner) {
+                        listed.push(SessionInfo {
                             reference: reference(&name)
                                 .ok_or_else(|| StoreError::new(StoreErrorKind::Corrupt, DOING))?,
                             record,
@@ -163,7 +165,7 @@ impl RedisStore {
     async fn end_all_in(
         &self,
         digit: &str,
-        whose: &Whose,
+        filter: &SessionFilter,
         reason: EndReason,
     ) -> Result<u64, StoreError> {
         static END_ALL: LazyLock<Script> =
@@ -171,11 +173,11 @@ impl RedisStore {
         const DOING: &str = "end all sessions of an owner";
         let shard = self.shard(digit);
         let [due, index] = shard.index();
-        let prefix = prefix(whose);
+        let prefix = prefix(filter);
         let keys = [due, index, shard.all_ended(&prefix[1..])];
-        let principal = match whose {
-            Whose::Scope(_) => String::new(),
-            Whose::Owner(owner) => principal_field(owner),
+        let principal = match filter {
+            SessionFilter::Scope(_) => String::new(),
+            SessionFilter::Owner(owner) => principal_field(owner),
         };
         let mut remember = REMEMBER_MS;
         let mut cursor = String::new();
@@ -187,7 +189,7 @@ impl RedisStore {
                         .arg(&prefix)
                         .arg(&cursor)
                         .arg(PAGE)
-                        .arg(whose.scope().as_str())
+                        .arg(filter.scope().as_str())
                         .arg(&principal)
                         .arg(self.channel())
                         .arg(reason.as_str())
@@ -208,10 +210,10 @@ impl RedisStore {
 }
 
 /// What the entries of the index begin with.
-fn prefix(of: &Whose) -> String {
+fn prefix(of: &SessionFilter) -> String {
     match of {
-        Whose::Scope(scope) => format!("s{}", whose_scope(scope)),
-        Whose::Owner(owner) => format!("o{}", whose(owner)),
+        SessionFilter::Scope(scope) => format!("s{}", whose_scope(scope)),
+        SessionFilter::Owner(owner) => format!("o{}", filter(owner)),
     }
 }
 

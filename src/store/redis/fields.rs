@@ -7,9 +7,8 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    id::{SessionId, SessionRef},
-    owner::{Owner, Principal, Scope},
-    session::{ClientInfo, Issuer, Session, SessionRecord},
+    protocol::{ClientInfo, SessionId, SessionRef},
+    session::{Issuer, Owner, Principal, Scope, Session, SessionRecord},
     store::{Found, StoreError, StoreErrorKind},
 };
 
@@ -127,7 +126,7 @@ pub(super) fn whose_scope(scope: &Scope) -> String {
 }
 
 /// The scope and the owner in the index: 32 digits. Short, so whoever reads the index compares the owner itself.
-pub(super) fn whose(owner: &Owner) -> String {
+pub(super) fn filter(owner: &Owner) -> String {
     let principal = Sha256::digest(principal_field(owner));
     whose_scope(&owner.scope) + &hex(&principal[..8])
 }
@@ -183,7 +182,7 @@ mod tests {
         ];
         for one in &owners {
             for other in &owners {
-                assert_eq!(whose(one) == whose(other), one == other);
+                assert_eq!(filter(one) == filter(other), one == other);
             }
         }
     }

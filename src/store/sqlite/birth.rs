@@ -74,7 +74,7 @@ impl Inner {
         asked: Instant,
     ) -> Result<Facts, Error> {
         // Waiting for the other writers is part of the birth. The last millisecond is for the rounding.
-        let begun = terms.begun.saturating_add(asked.elapsed());
+        let begun = terms.started_ago.saturating_add(asked.elapsed());
         let owner = session.owner();
         let facts = format!(
             "select
@@ -160,7 +160,7 @@ impl Inner {
         let reference = &session.reference().as_bytes()[..];
         let record = session.record();
         let client = record.client.as_ref();
-        let first = terms.newborn.min(terms.idle);
+        let first = terms.initial_idle.min(terms.idle);
 
         // An expired session that nobody has swept away yet is no session.
         sqlx::query(

@@ -16,15 +16,14 @@ use tokio::{
 };
 
 use crate::{
-    drain::Drain,
     handle::SessionEvent,
-    id::SessionRef,
-    inner::Route,
-    owner::Owner,
-    rejection::RejectionKind,
-    session::Session,
-    store::{EndReason, Found, Whose},
-    watch::{Stream, StreamKind},
+    lifecycle::discard::Drain,
+    lifecycle::upstream::Route,
+    protocol::SessionRef,
+    protocol::rejection::RejectionKind,
+    session::stream::{Stream, StreamKind},
+    session::{Owner, Session},
+    store::{EndReason, Found, SessionFilter},
 };
 
 /// What is alive in this process for one layer. All clones of the layer share it.
@@ -50,8 +49,8 @@ pub(crate) struct Live {
     /// Requests on their way through the layer, and watched streams.
     underway: AtomicUsize,
     pub(crate) said_ids_are_ours: AtomicBool,
-    /// Whose sessions were all ended by this node lately, and since when: for births that began before.
-    revoked: Mutex<VecDeque<(Instant, Whose)>>,
+    /// SessionFilter sessions were all ended by this node lately, and since when: for births that began before.
+    revoked: Mutex<VecDeque<(Instant, SessionFilter)>>,
     /// Until when births are refused because there was no room.
     full_until: Mutex<Option<Instant>>,
     pub(crate) events: broadcast::Sender<SessionEvent>,
@@ -186,7 +185,7 @@ impl Live {
         }
         let live = self.serve(&mut shard, newborn);
         // Under the lock, so that nobody hears of its end before.
-        self.announce(SessionEvent::Born {
+        self.announce(SessionEvent::Created {
             reference: *session.reference(),
             owner: session.owner().clone(),
         });
@@ -277,7 +276,7 @@ impl Live {
     ///
     /// The store does so too, on all nodes, but reckons from the moment at which it hears of the birth: what began just
     /// before the call here, and was slow to reach the store, it takes for younger than it is.
-    pub(crate) fn revoke(&self, whose: &Whose) {
+    pub(crate) fn revoke(&self, filter: &SessionFilter) {
         let mut revoked = self.revoked.lock();
         let now = Instant::now();
         while let Some((at, _)) = revoked.front()
@@ -285,14 +284,14 @@ impl Live {
         {
             revoked.pop_front();
         }
-        revoked.push_back((now, whose.clone()));
+        revoked.push_back((now, filter.clone()));
     }
 
     /// Whether this owner's sessions were all ended since a birth began. To be asked after the store has recorded it.
     pub(crate) fn is_revoked(&self, owner: &Owner, begun: Instant) -> bool {
         let revoked = self.revoked.lock();
         let mut since = revoked.iter().rev().take_while(|(at, _)| *at > begun);
-        since.any(|(_, whose)| whose.includes(owner))
+        since.any(|(_, filter)| filter.includes(owner))
     }
 
     /// Whether births are refused for want of room.
@@ -494,7 +493,7 @@ impl LiveSession {
         if session.owner().principal.is_some() {
             return None;
         }
-        let claimed = session.with_record(found.record().clone());
+        let claimed = session.with_record(found.record());
         *session = claimed.clone();
         drop(session);
         // What nobody opened is not the new owner's.

@@ -8,8 +8,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
 use crate::{
-    layer::Core,
-    rejection::{Rejection, RejectionKind},
+    protocol::rejection::{Rejection, RejectionKind},
+    service::layer::Core,
 };
 
 impl<St> Core<St> {

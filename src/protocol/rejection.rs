@@ -9,7 +9,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::value::RawValue;
 
-use crate::{message::Message, request::SESSION_ID};
+use crate::{protocol::message::Message, protocol::request::SESSION_ID};
 
 /// A refused request: why, and what a rendering may say about it.
 ///
@@ -278,7 +278,7 @@ pub enum RejectionKind {
     PrincipalFailed,
     /// The inner service answered `initialize` with a session id that is ill-formed or already
     /// known. 500.
-    BirthFailed,
+    InvalidInnerId,
 }
 
 impl RejectionKind {
@@ -295,7 +295,7 @@ impl RejectionKind {
             }
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::PrincipalFailed | Self::BirthFailed => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::PrincipalFailed | Self::InvalidInnerId => StatusCode::INTERNAL_SERVER_ERROR,
             Self::StoreUnavailable | Self::Full | Self::Revoked | Self::Draining | Self::Busy => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -317,7 +317,7 @@ impl RejectionKind {
             Self::StoreUnavailable | Self::Full | Self::Revoked | Self::Draining | Self::Busy => {
                 "Service temporarily unavailable"
             }
-            Self::PrincipalFailed | Self::BirthFailed => "Internal server error",
+            Self::PrincipalFailed | Self::InvalidInnerId => "Internal server error",
         }
     }
 }
@@ -356,7 +356,7 @@ mod tests {
         Draining,
         Busy,
         PrincipalFailed,
-        BirthFailed,
+        InvalidInnerId,
     ];
 
     fn raw(json: &str) -> Box<RawValue> {
@@ -411,7 +411,7 @@ mod tests {
                 BodyTimeout => text(408, "Request body too slow"),
                 BodyUnreadable => text(400, "Request body could not be read"),
                 StoreUnavailable | Full | Revoked | Draining | Busy => unavailable.to_owned(),
-                PrincipalFailed | BirthFailed => text(500, "Internal server error"),
+                PrincipalFailed | InvalidInnerId => text(500, "Internal server error"),
             };
             assert_eq!(rendered(Rejection::new(kind)), expected, "{kind:?}");
         }

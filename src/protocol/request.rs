@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use crate::{id::is_well_formed, rejection::RejectionKind};
+use crate::{protocol::is_well_formed, protocol::rejection::RejectionKind};
 
 /// What the layer has to do with a request.
 ///
@@ -177,7 +177,7 @@ const FIRST_MODERN: &[u8] = b"2026-07-28";
 mod tests {
     use super::RequestKind::*;
     use super::*;
-    use crate::rejection::RejectionKind::*;
+    use crate::protocol::rejection::RejectionKind::*;
     use proptest::prelude::*;
 
     const ID: &str = "3f0c6a52-6a0e-4a0e-9d52-0e6f5f1c8a11";

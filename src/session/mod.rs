@@ -10,10 +10,11 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::{
-    id::{SessionId, SessionRef},
-    owner::Owner,
-};
+mod owner;
+pub(crate) mod stream;
+
+pub use self::owner::{Owner, Principal, Scope};
+use crate::protocol::{ClientInfo, SessionId, SessionRef};
 
 /// A live session: a cheap handle that the layer puts into the extensions of each request it lets through.
 ///
@@ -69,15 +70,6 @@ pub enum Issuer {
     Layer,
 }
 
-/// What a client calls itself (`clientInfo` of `initialize`). Chosen by the client: never trust it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ClientInfo {
-    /// `clientInfo.name`.
-    pub name: String,
-    /// `clientInfo.version`.
-    pub version: String,
-}
-
 impl Session {
     /// Puts together what a store kept under this id.
     #[must_use]
@@ -116,8 +108,8 @@ impl Session {
 
     /// What the store keeps of this session.
     #[must_use]
-    pub fn record(&self) -> &SessionRecord {
-        &self.0.record
+    pub fn record(&self) -> SessionRecord {
+        self.0.record.clone()
     }
 
     /// Whom the session belongs to.
@@ -210,7 +202,7 @@ fn downcast<T: Send + Sync + 'static>(value: &Arc<dyn Any + Send + Sync>) -> Arc
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::owner::Scope;
+    use crate::session::Scope;
 
     fn session() -> Session {
         let owner = Owner {

@@ -12,8 +12,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
 use crate::{
-    live::{LiveSession, Visit},
-    rejection::RejectionKind,
+    protocol::rejection::RejectionKind,
+    registry::{LiveSession, Visit},
 };
 
 /// Makes a body end with the session that the visit is on.

@@ -6,15 +6,15 @@ use axum::body::Body;
 use http::{Request, Response, StatusCode};
 
 use crate::{
-    id::SessionRef,
-    inner::Inner,
-    layer::Core,
-    live::{Ended, Visit},
-    message::Answer,
-    peek::{Peek, Seen, is_plain_json},
-    rejection::{Rejection, RejectionKind},
-    request::SESSION_ID,
+    lifecycle::buffered::{Peek, Seen, is_plain_json},
+    lifecycle::upstream::Inner,
+    protocol::SessionRef,
+    protocol::message::Answer,
+    protocol::rejection::{Rejection, RejectionKind},
+    protocol::request::SESSION_ID,
+    registry::{Ended, Visit},
     service::Call,
+    service::layer::Core,
     session::Session,
     store::{EndReason, SessionStore, StoreError},
 };

@@ -5,9 +5,9 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    id::SessionId,
-    layer::Core,
-    owner::Owner,
+    protocol::SessionId,
+    service::layer::Core,
+    session::Owner,
     store::{EndReason, Found, SessionStore, StoreError, StoreErrorKind},
 };
 

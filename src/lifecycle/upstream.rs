@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::{
-    id::SessionId,
-    layer::Core,
-    live::{Live, LiveSession},
-    request::{Era, PROTOCOL_VERSION, SESSION_ID},
+    protocol::SessionId,
+    protocol::request::{Era, PROTOCOL_VERSION, SESSION_ID},
+    registry::{Live, LiveSession},
+    service::layer::Core,
     session::{Issuer, Session},
     store::BoxFuture,
 };

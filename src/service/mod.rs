@@ -12,17 +12,22 @@ use http::{HeaderValue, Method, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tower::{BoxError, Service};
 
+pub(crate) mod future;
+pub(crate) mod layer;
+mod lookup;
+
+pub use self::{future::ResponseFuture, layer::McpSessionLayer};
 use crate::{
-    birth,
-    future::{ResponseFuture, State},
-    id::SessionId,
-    inner::{Inner, Route, Tell},
-    layer::Core,
-    lookup::{self, Verdict},
-    rejection::{Rejection, RejectionKind},
-    request::{LAST_EVENT_ID, RequestKind, SESSION_ID},
+    lifecycle::create,
+    lifecycle::upstream::{Inner, Route, Tell},
+    protocol::SessionId,
+    protocol::rejection::{Rejection, RejectionKind},
+    protocol::request::{LAST_EVENT_ID, RequestKind, SESSION_ID},
+    service::future::State,
+    service::layer::Core,
+    service::lookup::Verdict,
+    session::stream::StreamKind,
     store::SessionStore,
-    watch::StreamKind,
 };
 
 /// An MCP service behind the session check. Made by [`McpSessionLayer`](crate::McpSessionLayer).
@@ -93,13 +98,13 @@ where
                 parts.headers.remove(&LAST_EVENT_ID);
                 self.pass(parts, body)
             }
-            RequestKind::MaybeBirth => self.slow(parts, body, birth::read_then_bear),
-            RequestKind::PassMaybeBirth => self.slow(parts, body, |call| birth::bear(call, None)),
+            RequestKind::MaybeBirth => self.slow(parts, body, create::read_then_bear),
+            RequestKind::PassMaybeBirth => self.slow(parts, body, |call| create::bear(call, None)),
             RequestKind::Session(_) | RequestKind::Delete(_) => self.look_up(parts, body),
             RequestKind::Refuse(kind) => self.refuse(kind, &parts, body),
             RequestKind::RefuseVersion(version) => {
                 let rejection = Rejection::unsupported_version(version, &settings.supported);
-                self.slow(parts, body, |call| birth::refuse_version(call, rejection))
+                self.slow(parts, body, |call| create::refuse_version(call, rejection))
             }
         }
     }

@@ -6,18 +6,18 @@ use axum::body::Body;
 use http::{Method, Request, Response, request::Parts};
 
 use crate::{
-    death,
-    future::Answered,
-    id::SessionId,
-    inner::{Inner, Route, Tell},
-    layer::Core,
-    live::Visit,
-    owner::Owner,
-    rejection::{Rejection, RejectionKind},
-    request::SESSION_ID,
+    lifecycle::terminate,
+    lifecycle::upstream::{Inner, Route, Tell},
+    protocol::SessionId,
+    protocol::rejection::{Rejection, RejectionKind},
+    protocol::request::SESSION_ID,
+    registry::Visit,
     service::Call,
+    service::future::Answered,
+    service::layer::Core,
+    session::Owner,
+    session::stream::StreamKind,
     store::{Found, Now, SessionStore, StoreErrorKind},
-    watch::StreamKind,
 };
 
 /// What is known of the session that a request names.
@@ -48,7 +48,7 @@ pub(crate) async fn serve<S: Inner, St: SessionStore>(
     };
     call.core.let_in(&visit, id, &mut call.parts, &call.teller);
     if call.parts.method == Method::DELETE {
-        return death::delete(call, visit).await;
+        return terminate::delete(call, visit).await;
     }
     let kind = StreamKind::of(&call.parts.method);
     let request = Request::from_parts(call.parts, call.body);
@@ -69,7 +69,7 @@ impl<St: SessionStore> Core<St> {
             },
             Now::Absent if self.may_claim(owner) => Verdict::Ask,
             Now::Absent => Verdict::Refused(RejectionKind::Unknown),
-            Now::AskMe => Verdict::Ask,
+            Now::Unknown => Verdict::Ask,
         }
     }
 

@@ -16,14 +16,14 @@ use tokio::sync::futures::OwnedNotified;
 use tower::BoxError;
 
 use crate::{
-    inner::{Inner, Route},
-    layer::Core,
-    live::{Underway, Visit},
-    outward,
-    rejection::{Rejection, RejectionKind},
+    lifecycle::strip,
+    lifecycle::upstream::{Inner, Route},
+    protocol::rejection::{Rejection, RejectionKind},
+    registry::{Underway, Visit},
     service::Call,
+    service::layer::Core,
+    session::stream::StreamKind,
     store::SessionStore,
-    watch::StreamKind,
 };
 
 pin_project! {
@@ -113,7 +113,7 @@ where
                 }
                 StateProjection::Pass { inner, core, route } => {
                     let mut response = ready!(inner.poll(cx))?.map(Body::new);
-                    outward::judge(response.headers_mut(), None, core, || route.clone());
+                    strip::judge(response.headers_mut(), None, core, || route.clone());
                     return Poll::Ready(Ok(response));
                 }
                 StateProjection::Forward {
@@ -189,10 +189,10 @@ impl<St: SessionStore> Core<St> {
         visit: &Visit,
     ) -> Response<Body> {
         let headers = response.headers_mut();
-        if outward::has_id(headers)
+        if strip::has_id(headers)
             && let Some(route) = visit.live().route()
         {
-            outward::judge(headers, Some(visit.session().id()), self, || route);
+            strip::judge(headers, Some(visit.session().id()), self, || route);
         }
         response
     }
@@ -208,11 +208,11 @@ impl<St: SessionStore> Core<St> {
         visit: Visit,
         kind: StreamKind,
     ) -> Result<Response<Body>, RejectionKind> {
-        if !crate::peek::is_event_stream(response.headers()) {
+        if !crate::lifecycle::buffered::is_event_stream(response.headers()) {
             return Ok(response);
         }
         let (head, body) = response.into_parts();
-        let body = crate::watch::watch(body, visit, kind)?;
+        let body = crate::session::stream::watch(body, visit, kind)?;
         Ok(Response::from_parts(head, body))
     }
 }
@@ -224,6 +224,6 @@ pub(crate) async fn pass<S: Inner, St: SessionStore>(
     let route = Route::of(&call.parts, &call.teller);
     let request = Request::from_parts(call.parts, call.body);
     let mut response = call.inner.send(request).await?;
-    outward::judge(response.headers_mut(), None, &call.core, || route);
+    strip::judge(response.headers_mut(), None, &call.core, || route);
     Ok(response)
 }

@@ -8,13 +8,13 @@ use tower::{BoxError, Layer, Service};
 
 use crate::{
     handle::Sessions,
-    inner::{Tell, Teller},
-    live::Live,
-    owner::{Owner, Principal, Scope},
-    paths::GuardedPaths,
-    rejection::{self, Rejection, RejectionKind},
-    request::{Revisions, Rules, SessionNeed},
+    lifecycle::upstream::{Tell, Teller},
+    protocol::paths::GuardedPaths,
+    protocol::rejection::{self, Rejection, RejectionKind},
+    protocol::request::{Revisions, Rules, SessionNeed},
+    registry::Live,
     service::McpSessionService,
+    session::{Owner, Principal, Scope},
     store::{AtLimit, SessionStore, Terms},
 };
 
@@ -327,7 +327,7 @@ impl Settings {
             .guards(parts.uri.path(), original.map(|uri| uri.path()))
     }
 
-    /// Whose session a request asks for.
+    /// SessionFilter session a request asks for.
     pub(crate) fn owner(&self, parts: &Parts) -> Result<Owner, RejectionKind> {
         let Some(principal) = &self.principal else {
             return Ok(self.nobody.clone());
@@ -349,7 +349,7 @@ impl Settings {
     pub(crate) fn terms(&self, begun: Duration) -> Terms {
         Terms {
             idle: self.idle,
-            newborn: NEWBORN.min(self.idle),
+            initial_idle: NEWBORN.min(self.idle),
             life: self.life,
             total: Some(self.total),
             per_principal: self.per_principal,
@@ -359,7 +359,7 @@ impl Settings {
                 },
                 false => AtLimit::Refuse,
             },
-            begun,
+            started_ago: begun,
         }
     }
 

@@ -11,20 +11,19 @@ use http::{HeaderMap, Request, Response};
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    future::pass,
-    id::SessionId,
-    inner::{Inner, Route},
-    layer::Core,
-    message::{Answer, Message},
-    outward,
-    owner::Owner,
-    peek::{Peek, Seen, is_event_stream, is_plain_json},
-    rejection::{Rejection, RejectionKind},
-    request::{LAST_EVENT_ID, SESSION_ID},
+    lifecycle::buffered::{Peek, Seen, is_event_stream, is_plain_json},
+    lifecycle::strip,
+    lifecycle::upstream::{Inner, Route},
+    protocol::message::{Answer, Message},
+    protocol::rejection::{Rejection, RejectionKind},
+    protocol::request::{LAST_EVENT_ID, SESSION_ID},
+    protocol::{ClientInfo, SessionId},
     service::Call,
-    session::{ClientInfo, Issuer, Session, SessionRecord},
+    service::future::pass,
+    service::layer::Core,
+    session::stream::StreamKind,
+    session::{Issuer, Owner, Session, SessionRecord},
     store::{Created, EndReason, Found, Limit, Now, SessionStore},
-    watch::StreamKind,
 };
 
 /// Serves a legacy POST without a session id, which only the birth of a session may be.
@@ -153,7 +152,7 @@ impl<St: SessionStore> Core<St> {
             return Err(RejectionKind::Full);
         }
         match self.store.touch_now(spare, owner, self.settings.idle) {
-            Now::AskMe => self.load(spare).await.map(drop).map_err(|error| {
+            Now::Unknown => self.load(spare).await.map(drop).map_err(|error| {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "no birth while the store is away"
@@ -206,7 +205,7 @@ impl<St: SessionStore> Birth<St> {
             Issued::IllFormed => {
                 tracing::error!("the inner service issued an ill-formed session id");
                 self.strip(&mut response);
-                return self.refuse(RejectionKind::BirthFailed);
+                return self.refuse(RejectionKind::InvalidInnerId);
             }
         };
         let session = self.session(id, issuer);
@@ -276,7 +275,7 @@ impl<St: SessionStore> Birth<St> {
             Ok(Created::Exists) => {
                 // Whoever holds the session of that id keeps it.
                 tracing::error!(session = %session.reference(), "the inner service issued a session id twice");
-                Err(RejectionKind::BirthFailed)
+                Err(RejectionKind::InvalidInnerId)
             }
             Ok(Created::Full(limit)) => {
                 tracing::warn!(?limit, "no room for a session");
@@ -310,7 +309,7 @@ impl<St: SessionStore> Birth<St> {
         let newborn = Found {
             session: session.clone(),
             age: Duration::ZERO,
-            idle_left: terms.newborn,
+            idle_left: terms.initial_idle,
             life_left: terms.life,
         };
         let Some(visit) = core.live.bear(&newborn) else {
@@ -338,7 +337,7 @@ impl<St: SessionStore> Birth<St> {
     }
 
     fn strip(&self, response: &mut Response<Body>) {
-        outward::judge(response.headers_mut(), None, &self.core, || {
+        strip::judge(response.headers_mut(), None, &self.core, || {
             self.route.clone()
         });
     }

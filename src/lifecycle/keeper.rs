@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use crate::{
-    layer::Core,
-    live::{Due, Ended, Errand, LiveSession},
+    registry::{Due, Ended, Errand, LiveSession},
+    service::layer::Core,
     store::{EndReason, Feed, FeedEvent, Found, SessionStore, StoreError},
 };
 
@@ -241,7 +241,7 @@ impl<St: SessionStore> Keeper<St> {
 fn reason_of(due: Due, turn: Turn) -> EndReason {
     let now = Instant::now();
     match (due.life, turn) {
-        (Some(life), _) if life <= now => EndReason::Life,
+        (Some(life), _) if life <= now => EndReason::Lifetime,
         _ if due.idle <= now => EndReason::Idle,
         (_, Turn::Load(reason)) => reason,
         _ => EndReason::Deleted,

@@ -8,7 +8,16 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::{request::Era, session::ClientInfo};
+use super::request::Era;
+
+/// What a client calls itself (`clientInfo` of `initialize`). Chosen by the client: never trust it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientInfo {
+    /// `clientInfo.name`.
+    pub name: String,
+    /// `clientInfo.version`.
+    pub version: String,
+}
 
 /// A JSON object that is a JSON-RPC request or notification: its members as raw JSON.
 ///

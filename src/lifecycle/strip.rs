@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 
-use crate::{id::SessionId, inner::Route, layer::Core, request::SESSION_ID, store::SessionStore};
+use crate::{
+    lifecycle::upstream::Route, protocol::SessionId, protocol::request::SESSION_ID,
+    service::layer::Core, store::SessionStore,
+};
 
 /// Whether an answer carries a session id at all. Most do not.
 pub(crate) fn has_id(headers: &HeaderMap) -> bool {
