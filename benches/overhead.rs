@@ -171,7 +171,7 @@ fn shared(text: &str) -> Bytes {
     bytes
 }
 
-fn layer<St: SessionStore>(store: St) -> McpSessionLayer<St> {
+fn layer<St: SessionStore>(store: St) -> McpSessionLayer {
     McpSessionLayer::new(store).with_paths(["/mcp"])
 }
 

@@ -188,7 +188,7 @@ async fn open(options: &Options) -> anyhow::Result<BoxSessionStore> {
     })
 }
 
-fn layer(options: &Options, store: BoxSessionStore) -> McpSessionLayer<BoxSessionStore> {
+fn layer(options: &Options, store: BoxSessionStore) -> McpSessionLayer {
     let mut layer = McpSessionLayer::new(store)
         .with_paths(["/mcp"])
         .with_principal(|parts| Ok(parts.extensions.get::<Principal>().cloned()))

@@ -95,7 +95,8 @@ pub mod store;
 pub use self::store::conformance;
 pub use self::{
     extract::NoSession,
-    handle::{SessionEvent, SessionEvents, Sessions},
+    handle::Sessions,
+    lifecycle::{SessionEvent, SessionEvents},
     protocol::{
         ClientInfo, InvalidSessionId, InvalidSessionRef, Rejection, RejectionKind, SessionId,
         SessionRef,

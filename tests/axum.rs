@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-type Guard = McpSessionLayer<MemoryStore>;
+type Guard = McpSessionLayer;
 
 /// The MCP handler. It says so, and what reached it.
 async fn mcp(request: Request) -> Response {

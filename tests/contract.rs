@@ -41,7 +41,7 @@ use late::Late;
 mod late;
 
 type Handle = mock::Handle<Request<Body>, Response<Body>>;
-type Guarded = McpSessionService<Mock<Request<Body>, Response<Body>>, BoxSessionStore>;
+type Guarded = McpSessionService<Mock<Request<Body>, Response<Body>>>;
 
 /// A layer around a mock, and a live session in its store.
 struct Rig {
@@ -481,9 +481,9 @@ fn public_types_go_wherever_they_are_needed() {
     fn handle<T: Debug + Clone + Send + Sync + 'static>() {}
     fn future<T: Debug + Send + 'static>() {}
 
-    handle::<McpSessionLayer<MemoryStore>>();
-    handle::<McpSessionService<axum::Router, MemoryStore>>();
-    future::<ResponseFuture<std::future::Ready<()>, BoxError, MemoryStore>>();
+    handle::<McpSessionLayer>();
+    handle::<McpSessionService<axum::Router>>();
+    future::<ResponseFuture<std::future::Ready<()>, BoxError>>();
     handle::<Sessions>();
     value::<SessionEvents>();
     handle::<SessionEvent>();

@@ -1,6 +1,7 @@
-//! Looking into a body without taking it away.
+//! A body that is looked at before it is handed on.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -8,68 +9,88 @@ use std::{
 
 use axum::body::{Body, Bytes};
 use bytes::BytesMut;
-use http::{HeaderMap, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::coop::consume_budget,
+};
+
+/// The bytes that all bodies together may take while they are looked at.
+pub(crate) struct BodyBudget(Arc<Semaphore>);
+
+impl Default for BodyBudget {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(BUDGET)))
+    }
+}
 
 /// A body that is being read, as far as it has been.
-pub(crate) struct Peek {
+pub(crate) struct Buffered {
     head: BytesMut,
+    /// Why there is no more, if it broke off.
+    error: Option<axum::Error>,
     rest: Body,
     held: Option<OwnedSemaphorePermit>,
 }
 
 /// How the reading of a body went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum ReadEnd {
     /// All of it was read.
-    Whole,
+    Complete,
     /// It is longer than the limit.
-    Beyond,
+    TooLong,
     /// It broke off.
     Broken,
     /// The budget that all bodies share is spent.
-    NoRoom,
+    OverBudget,
 }
 
-impl Peek {
+impl Buffered {
     pub(crate) fn new(body: Body) -> Self {
         Self {
             head: BytesMut::new(),
+            error: None,
             rest: body,
             held: None,
         }
     }
 
     /// Reads up to a limit. May be cancelled; what was read until then stays.
-    pub(crate) async fn read(&mut self, budget: &Arc<Semaphore>) -> Seen {
+    pub(crate) async fn read(&mut self, budget: &BodyBudget) -> ReadEnd {
         if self.rest.size_hint().lower() > LIMIT as u64 {
-            return Seen::Beyond;
+            return ReadEnd::TooLong;
         }
         loop {
-            let frame = std::future::poll_fn(|cx| Pin::new(&mut self.rest).poll_frame(cx)).await;
+            let frame = poll_fn(|cx| Pin::new(&mut self.rest).poll_frame(cx)).await;
             let data = match frame {
-                None => return Seen::Whole,
-                Some(Err(_)) => return Seen::Broken,
+                None => return ReadEnd::Complete,
+                Some(Err(error)) => {
+                    self.error = Some(error);
+                    return ReadEnd::Broken;
+                }
                 // Trailers say nothing that matters here, and no inner service of ours would read them.
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
             };
-            let Ok(more) = Arc::clone(budget).try_acquire_many_owned(data.len() as u32) else {
-                return Seen::NoRoom;
+            // Whatever comes of it: it has been taken out of the body, so it is part of what is handed on.
+            self.head.extend_from_slice(&data);
+            let Ok(more) = Arc::clone(&budget.0).try_acquire_many_owned(data.len() as u32) else {
+                return ReadEnd::OverBudget;
             };
             match &mut self.held {
                 Some(held) => held.merge(more),
                 none => *none = Some(more),
             }
-            self.head.extend_from_slice(&data);
             if self.head.len() > LIMIT {
-                return Seen::Beyond;
+                return ReadEnd::TooLong;
             }
+            // A body that always has a frame ready, an empty one at that, must not keep others from running.
+            consume_budget().await;
         }
     }
 
     /// What has been read.
-    pub(crate) fn seen(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.head
     }
 
@@ -80,40 +101,17 @@ impl Peek {
 
     /// The whole body again, byte for byte. What was read leaves the budget when it has been handed on.
     pub(crate) fn into_body(self) -> Body {
-        if self.rest.is_end_stream() && self.held.is_none() {
-            return Body::from(self.head.freeze());
-        }
         Body::new(Replayed {
             head: Some((self.head.freeze(), self.held)),
+            error: self.error,
             rest: self.rest,
         })
     }
 }
 
-/// Whether a body claims to be JSON that can be read as it is.
-pub(crate) fn is_plain_json(headers: &HeaderMap) -> bool {
-    has_content_type(headers, "application/json") && !headers.contains_key(header::CONTENT_ENCODING)
-}
-
-/// Whether a body is a stream of events.
-pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
-    has_content_type(headers, "text/event-stream")
-}
-
-fn has_content_type(headers: &HeaderMap, expected: &str) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        return false;
-    };
-    let essence = value.as_bytes().split(|byte| *byte == b';').next();
-    essence.is_some_and(|essence| {
-        essence
-            .trim_ascii()
-            .eq_ignore_ascii_case(expected.as_bytes())
-    })
-}
-
 struct Replayed {
     head: Option<(Bytes, Option<OwnedSemaphorePermit>)>,
+    error: Option<axum::Error>,
     rest: Body,
 }
 
@@ -127,12 +125,17 @@ impl HttpBody for Replayed {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         match self.head.take() {
             Some((head, _)) if !head.is_empty() => Poll::Ready(Some(Ok(Frame::data(head)))),
-            _ => Pin::new(&mut self.rest).poll_frame(cx),
+            _ => match self.error.take() {
+                Some(error) => Poll::Ready(Some(Err(error))),
+                None => Pin::new(&mut self.rest).poll_frame(cx),
+            },
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.head.as_ref().is_none_or(|(head, _)| head.is_empty()) && self.rest.is_end_stream()
+        self.head.as_ref().is_none_or(|(head, _)| head.is_empty())
+            && self.error.is_none()
+            && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -149,6 +152,8 @@ impl HttpBody for Replayed {
 
 /// The longest body that is read in order to decide, in bytes.
 const LIMIT: usize = 64 << 10;
+/// In bytes.
+const BUDGET: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -162,50 +167,69 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_replayed_byte_for_byte() {
-        let budget = Arc::new(Semaphore::new(1 << 20));
-        let mut peek = Peek::new(in_pieces(&[b"ab", b"", b"c"]));
-        assert_eq!(peek.read(&budget).await, Seen::Whole);
-        assert_eq!(peek.seen(), b"abc");
-        let body = peek.into_body();
+        let budget = BodyBudget(Arc::new(Semaphore::new(1 << 20)));
+        let mut body = Buffered::new(in_pieces(&[b"ab", b"", b"c"]));
+        assert_eq!(body.read(&budget).await, ReadEnd::Complete);
+        assert_eq!(body.bytes(), b"abc");
+        let body = body.into_body();
         assert_eq!(body.size_hint().lower(), 3);
         assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
-        assert_eq!(budget.available_permits(), 1 << 20);
+        assert_eq!(budget.0.available_permits(), 1 << 20);
     }
 
     #[tokio::test]
     async fn a_long_body_is_replayed_too() {
-        let budget = Arc::new(Semaphore::new(1 << 20));
+        let budget = BodyBudget(Arc::new(Semaphore::new(1 << 20)));
         static PIECE: [u8; 40_000] = [7; 40_000];
-        let mut peek = Peek::new(in_pieces(&[&PIECE, &PIECE, &PIECE]));
-        assert_eq!(peek.read(&budget).await, Seen::Beyond);
-        let body = peek.into_body().collect().await.unwrap().to_bytes();
+        let mut body = Buffered::new(in_pieces(&[&PIECE, &PIECE, &PIECE]));
+        assert_eq!(body.read(&budget).await, ReadEnd::TooLong);
+        let body = body.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body.len(), 120_000);
     }
 
     #[tokio::test]
-    async fn all_bodies_share_one_budget() {
-        let budget = Arc::new(Semaphore::new(4));
-        let mut first = Peek::new(in_pieces(&[b"abc"]));
-        assert_eq!(first.read(&budget).await, Seen::Whole);
-        let mut second = Peek::new(in_pieces(&[b"de"]));
-        assert_eq!(second.read(&budget).await, Seen::NoRoom);
-        drop(first);
-        let mut third = Peek::new(in_pieces(&[b"de"]));
-        assert_eq!(third.read(&budget).await, Seen::Whole);
+    async fn what_was_read_beyond_the_budget_is_handed_on_too() {
+        let budget = BodyBudget(Arc::new(Semaphore::new(4)));
+        let mut body = Buffered::new(in_pieces(&[b"abc", b"def", b"g"]));
+        assert_eq!(body.read(&budget).await, ReadEnd::OverBudget);
+        let whole = body.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(whole, "abcdefg");
     }
 
-    #[test]
-    fn a_content_type_is_what_stands_before_its_parameters() {
-        let mut headers = HeaderMap::new();
-        assert!(!is_plain_json(&headers));
-        headers.insert(
-            "content-type",
-            "Application/JSON; charset=utf-8".parse().unwrap(),
-        );
-        assert!(is_plain_json(&headers));
-        headers.insert("content-encoding", "gzip".parse().unwrap());
-        assert!(!is_plain_json(&headers));
-        headers.insert("content-type", "text/event-stream".parse().unwrap());
-        assert!(is_event_stream(&headers));
+    #[tokio::test]
+    async fn a_body_that_broke_off_breaks_off_again() {
+        let budget = BodyBudget::default();
+        let pieces = [Ok("abc"), Err(std::io::Error::other("reset")), Ok("d")];
+        let mut body = Buffered::new(Body::from_stream(futures_util::stream::iter(pieces)));
+        assert_eq!(body.read(&budget).await, ReadEnd::Broken);
+        let mut body = body.into_body();
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "abc");
+        assert!(!body.is_end_stream());
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "reset");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_of_empty_frames_without_end_keeps_nobody_from_running() {
+        let budget = BodyBudget::default();
+        let frames = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::new()));
+        let mut body = Buffered::new(Body::from_stream(frames));
+        let limit = std::time::Duration::from_millis(10);
+        let reading = body.read(&budget);
+        tokio::time::resume();
+        assert!(tokio::time::timeout(limit, reading).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn all_bodies_share_one_budget() {
+        let budget = BodyBudget(Arc::new(Semaphore::new(4)));
+        let mut first = Buffered::new(in_pieces(&[b"abc"]));
+        assert_eq!(first.read(&budget).await, ReadEnd::Complete);
+        let mut second = Buffered::new(in_pieces(&[b"de"]));
+        assert_eq!(second.read(&budget).await, ReadEnd::OverBudget);
+        drop(first);
+        let mut third = Buffered::new(in_pieces(&[b"de"]));
+        assert_eq!(third.read(&budget).await, ReadEnd::Complete);
     }
 }

@@ -1,205 +1,146 @@
-//! The birth of a session: reading a request without one, calling the inner service, recording what it answers.
+//! Creating a session: what is known before is refused before the inner service is called; what it answers is recorded
+//! before the client sees it.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
-use tokio::time::{Instant, timeout};
+use http::{HeaderMap, Response, request::Parts};
+use parking_lot::Mutex;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
-use crate::{
-    lifecycle::buffered::{Peek, Seen, is_event_stream, is_plain_json},
-    lifecycle::strip,
-    lifecycle::upstream::{Inner, Route},
-    protocol::message::{Answer, Message},
-    protocol::rejection::{Rejection, RejectionKind},
-    protocol::request::{LAST_EVENT_ID, SESSION_ID},
-    protocol::{ClientInfo, SessionId},
-    service::Call,
-    service::future::pass,
-    service::layer::Core,
-    session::stream::StreamKind,
-    session::{Issuer, Owner, Session, SessionRecord},
-    store::{Created, EndReason, Found, Limit, Now, SessionStore},
+use super::{
+    Buffered, Lifecycle, ReadEnd, SessionEvent,
+    strip::strip_ids,
+    terminate::{delete_in_background, end_here},
 };
-
-/// Serves a legacy POST without a session id, which only the birth of a session may be.
-pub(crate) async fn read_then_bear<S: Inner, St: SessionStore>(
-    mut call: Call<S, St>,
-) -> Result<Response<Body>, S::Failure> {
-    let peek = match read(&mut call).await {
-        Ok(peek) => peek,
-        Err(kind) => return Ok(call.refuse(Rejection::new(kind))),
-    };
-    let introduction = match Message::read(peek.seen()) {
-        Some(message) if message.is_modern() => None,
-        Some(message) if message.is_initialize() => {
-            Some(Introduction::of(&message, call.core.settings.keeps_params))
-        }
-        other => {
-            let rejection = Rejection::new(RejectionKind::MissingSession);
-            return Ok(call.refuse(rejection.with_id_of(other.as_ref())));
-        }
-    };
-    call.body = peek.into_body();
-    match introduction {
-        Some(introduction) => bear(call, Some(introduction)).await,
-        None => {
-            call.parts.headers.remove(&LAST_EVENT_ID);
-            pass(call).await
-        }
-    }
-}
-
-/// Refuses a request of a revision that the inner service does not speak. It is read for the `id` that the error must have.
-pub(crate) async fn refuse_version<S: Inner, St: SessionStore>(
-    mut call: Call<S, St>,
-    rejection: Rejection,
-) -> Result<Response<Body>, S::Failure> {
-    let rejection = match read(&mut call).await {
-        Ok(peek) => rejection.with_id_of(Message::read(peek.seen()).as_ref()),
-        Err(_) => rejection,
-    };
-    Ok(call.refuse(rejection))
-}
-
-/// Reads the body of a request whose head does not say enough. After an error the call holds what was not read.
-async fn read<S, St>(call: &mut Call<S, St>) -> Result<Peek, RejectionKind> {
-    let mut peek = Peek::new(std::mem::take(&mut call.body));
-    let kind = match timeout(READ_TIME, peek.read(&call.core.live.body_bytes)).await {
-        Ok(Seen::Whole) => return Ok(peek),
-        Ok(Seen::Beyond) => RejectionKind::BodyTooLarge,
-        Ok(Seen::Broken) => RejectionKind::BodyUnreadable,
-        Ok(Seen::NoRoom) => RejectionKind::Busy,
-        Err(_) => RejectionKind::BodyTimeout,
-    };
-    call.body = peek.into_rest();
-    Err(kind)
-}
+use crate::{
+    protocol::{
+        AnswerHead, ClientInfo, Rejection, RejectionKind, SESSION_ID, SessionId,
+        message::{Answer, Message},
+    },
+    session::{self, Issuer, Owner, Route, Session, SessionRecord, StreamKind},
+    store::{Created, EndReason, Found, Limit, Now, SessionFilter},
+};
 
 /// What an `initialize` request said of its client.
 #[derive(Default)]
-pub(crate) struct Introduction {
+pub(crate) struct InitializeParams {
     client: Option<ClientInfo>,
     protocol_version: Option<String>,
-    params: Option<Bytes>,
+    raw: Option<Bytes>,
 }
 
-impl Introduction {
-    fn of(message: &Message<'_>, keeps_params: bool) -> Self {
+impl InitializeParams {
+    /// `keeps_raw`: with the raw parameters, for a restore.
+    pub(crate) fn of(message: &Message<'_>, keeps_raw: bool) -> Self {
         let (client, protocol_version) = message.introduction();
-        let params = message.params().filter(|_| keeps_params);
+        let raw = message.params().filter(|_| keeps_raw);
         Self {
             client,
             protocol_version,
-            params: params.map(|raw| raw.get().to_owned().into()),
+            raw: raw.map(|raw| raw.get().to_owned().into()),
         }
     }
 }
 
-/// Calls the inner service with a request whose answer may open a session, and sees both through although the client
-/// hangs up: what the inner service has begun must be recorded.
-pub(crate) async fn bear<S: Inner, St: SessionStore>(
-    mut call: Call<S, St>,
-    introduction: Option<Introduction>,
-) -> Result<Response<Body>, S::Failure> {
-    // Before it is asked who the caller is: what is revoked from here on is not this birth's to have.
-    let begun = Instant::now();
-    call.parts.headers.remove(&SESSION_ID);
-    let core = Arc::clone(&call.core);
-    let spare = SessionId::issue();
-    let ready = async {
-        let owner = core.settings.owner(&call.parts)?;
-        let work = core.begin_work()?;
-        // A request that was not read may be anything: it is let in, and a session refused afterwards.
-        if introduction.is_some() {
-            core.has_room(&spare, &owner).await?;
-        }
-        Ok((owner, work))
-    };
-    let (owner, work) = match ready.await {
-        Ok(ready) => ready,
-        Err(kind) => return Ok(call.refuse(Rejection::new(kind))),
-    };
-    core.see_through(async move {
-        let _work = work;
-        let birth = Birth {
-            begun,
-            route: Route::of(&call.parts, &call.teller),
-            core: call.core,
-            owner,
-            introduction,
-            spare,
-        };
-        let request = Request::from_parts(call.parts, call.body);
-        let response = call.inner.send(request).await?;
-        Ok(birth.record(response).await)
-    })
-    .await
+/// A request whose answer may open a session, from before the inner service sees it.
+pub(crate) struct Creation {
+    lifecycle: Arc<Lifecycle>,
+    started: Instant,
+    route: Arc<Route>,
+    owner: Owner,
+    /// `None` if the request was not read.
+    params: Option<InitializeParams>,
+    /// The id to issue if the inner service issues none.
+    spare_id: SessionId,
+    _place: OwnedSemaphorePermit,
 }
 
-impl<St: SessionStore> Core<St> {
-    /// Refuses what is known to fail before the inner service is called: the store is asked whether the id is free that
-    /// the session would get.
-    async fn has_room(&self, spare: &SessionId, owner: &Owner) -> Result<(), RejectionKind> {
-        if self.live.is_draining() {
+impl Creation {
+    /// Begins, unless it is known to fail.
+    ///
+    /// # Errors
+    ///
+    /// Why the request is refused. The inner service is not called then.
+    pub(crate) async fn begin(
+        lifecycle: &Arc<Lifecycle>,
+        head: &Parts,
+        route: Arc<Route>,
+        params: Option<InitializeParams>,
+    ) -> Result<Self, RejectionKind> {
+        // Before it is asked who the caller is: what is revoked from here on is not this session's to have.
+        let started = Instant::now();
+        let settings = &lifecycle.settings;
+        let owner = settings.caller(head)?;
+        let creation = Self {
+            started,
+            route,
+            owner: owner.unwrap_or_else(|| settings.anonymous.clone()),
+            spare_id: SessionId::issue(),
+            _place: lifecycle.alive.background.begin()?,
+            lifecycle: Arc::clone(lifecycle),
+            params,
+        };
+        // A request that was not read may be anything: it is let in, and a session refused afterwards.
+        if creation.params.is_some() {
+            creation.has_room().await?;
+        }
+        Ok(creation)
+    }
+
+    /// Asks the store too, whether the id is free that the session would get: so nothing is sent inward while the store
+    /// is away.
+    async fn has_room(&self) -> Result<(), RejectionKind> {
+        let Lifecycle {
+            settings,
+            store,
+            alive,
+        } = &*self.lifecycle;
+        if alive.is_draining.load(Relaxed) {
             return Err(RejectionKind::Draining);
         }
-        if self.live.is_full() {
+        if alive.openings.are_closed() {
             return Err(RejectionKind::Full);
         }
-        match self.store.touch_now(spare, owner, self.settings.idle) {
-            Now::Unknown => self.load(spare).await.map(drop).map_err(|error| {
+        match store.touch_now(&self.spare_id, &self.owner, settings.idle) {
+            Now::Unknown => store.load(&self.spare_id).await.map(drop).map_err(|error| {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "no birth while the store is away"
+                    "no session is created while the store is away"
                 );
                 RejectionKind::StoreUnavailable
             }),
             Now::Live(_) | Now::Absent => Ok(()),
         }
     }
-}
 
-/// A birth whose request the inner service has seen.
-struct Birth<St> {
-    core: Arc<Core<St>>,
-    begun: Instant,
-    route: Route,
-    owner: Owner,
-    /// `None` if the request was not read.
-    introduction: Option<Introduction>,
-    /// The id to issue if the inner service issues none.
-    spare: SessionId,
-}
-
-impl<St: SessionStore> Birth<St> {
     /// Makes of the inner service's answer what the client gets: if it opened a session, only after the store has it.
-    async fn record(mut self, mut response: Response<Body>) -> Response<Body> {
+    pub(crate) async fn record(mut self, mut response: Response<Body>) -> Response<Body> {
         let answer = if response.status().is_success() {
             self.look_at(&mut response).await
         } else {
             Answer::Error
         };
-        if matches!(answer, Answer::Error | Answer::AnonymousError) {
+        if matches!(
+            answer,
+            Answer::Error | Answer::AnonymousError | Answer::Broken
+        ) {
             self.strip(&mut response);
             return response;
         }
         let (id, issuer) = match issued(response.headers()) {
             Issued::One(id) => (id, Issuer::Inner),
-            Issued::None if answer == Answer::Result && self.introduction.is_some() => {
-                if !self
-                    .core
-                    .live
-                    .said_ids_are_ours
-                    .swap(true, Ordering::Relaxed)
-                {
-                    tracing::info!("the inner service issues no session ids, so this layer does");
-                }
-                (self.spare.clone(), Issuer::Layer)
+            Issued::None if answer == Answer::Result && self.params.is_some() => {
+                self.lifecycle.alive.openings.say_that_ids_are_issued_here();
+                (self.spare_id.clone(), Issuer::Layer)
             }
             Issued::None => return response,
             Issued::IllFormed => {
@@ -216,57 +157,62 @@ impl<St: SessionStore> Birth<St> {
     }
 
     fn session(&mut self, id: SessionId, issuer: Issuer) -> Session {
-        let introduction = self.introduction.take().unwrap_or_default();
+        let params = self.params.take().unwrap_or_default();
         let record = SessionRecord {
             owner: self.owner.clone(),
             issuer,
-            client: introduction.client,
-            protocol_version: introduction.protocol_version,
-            initialize_params: introduction.params,
+            client: params.client,
+            protocol_version: params.protocol_version,
+            initialize_params: params.raw,
         };
         Session::new(id, record)
     }
 
     /// Whether a successful answer holds a result.
     async fn look_at(&self, response: &mut Response<Body>) -> Answer {
-        if is_event_stream(response.headers()) {
+        let head = AnswerHead::read(response.headers());
+        if head.is_event_stream {
             return Answer::Result;
         }
-        if !is_plain_json(response.headers()) {
+        if !head.is_plain_json {
             return Answer::Other;
         }
-        let mut peek = Peek::new(std::mem::take(response.body_mut()));
-        let answer = match peek.read(&self.core.live.body_bytes).await {
-            Seen::Whole => Answer::read(peek.seen()),
+        let mut body = Buffered::new(std::mem::take(response.body_mut()));
+        let answer = match body.read(&self.lifecycle.alive.body_budget).await {
+            ReadEnd::Complete => Answer::read(body.bytes()),
             // Errors are short.
-            Seen::Beyond | Seen::NoRoom => Answer::Result,
-            Seen::Broken => Answer::Other,
+            ReadEnd::TooLong | ReadEnd::OverBudget => Answer::Result,
+            ReadEnd::Broken => Answer::Broken,
         };
-        *response.body_mut() = peek.into_body();
+        *response.body_mut() = body.into_body();
         answer
     }
 
     /// Records the session. After an error no session is left anywhere, or will be soon.
     async fn create(&self, session: &Session) -> Result<(), RejectionKind> {
-        let core = &self.core;
-        let terms = core.settings.terms(self.begun.elapsed());
-        if core.live.is_draining() {
+        let Lifecycle {
+            settings,
+            store,
+            alive,
+        } = &*self.lifecycle;
+        if alive.is_draining.load(Relaxed) {
             self.take_back(session);
             return Err(RejectionKind::Draining);
         }
         // Before the store has it: an end that is heard from here on is this one's.
-        core.live.forget_namesake(session.reference());
-        let created = core.once("create a session", || core.store.create(session, &terms));
-        match created.await {
+        alive.registry.forget_end(session.reference());
+        let terms = settings.terms(self.started.elapsed());
+        match store.create(session, &terms).await {
             Ok(Created::New { left, evicted }) => {
-                if left == Some(0) && !core.settings.evicts {
-                    core.live.full();
+                if left == Some(0) && !settings.evicts {
+                    alive.openings.close();
                 }
                 if let Some(evicted) = evicted {
-                    core.end_here(&evicted, EndReason::Evicted);
+                    end_here(&self.lifecycle, &evicted, EndReason::Evicted);
                 }
-                if core.live.is_revoked(&self.owner, self.begun) {
-                    core.delete_at_last(session.id().clone(), EndReason::Revoked);
+                if alive.openings.is_revoked(&self.owner, self.started) {
+                    let id = session.id().clone();
+                    delete_in_background(&self.lifecycle, id, EndReason::Revoked);
                     self.take_back(session);
                     return Err(RejectionKind::Revoked);
                 }
@@ -280,7 +226,7 @@ impl<St: SessionStore> Birth<St> {
             Ok(Created::Full(limit)) => {
                 tracing::warn!(?limit, "no room for a session");
                 if limit == Limit::Total {
-                    core.live.full();
+                    alive.openings.close();
                 }
                 self.take_back(session);
                 Err(RejectionKind::Full)
@@ -291,7 +237,8 @@ impl<St: SessionStore> Birth<St> {
             }
             Err(error) => {
                 tracing::warn!(session = %session.reference(), error = &error as &dyn std::error::Error, "could not record a session");
-                core.delete_at_last(session.id().clone(), EndReason::Revoked);
+                let id = session.id().clone();
+                delete_in_background(&self.lifecycle, id, EndReason::Revoked);
                 self.take_back(session);
                 Err(RejectionKind::StoreUnavailable)
             }
@@ -300,50 +247,62 @@ impl<St: SessionStore> Birth<St> {
 
     /// Hands out the answer with the recorded id.
     fn release(&self, session: &Session, mut response: Response<Body>) -> Response<Body> {
-        let core = &self.core;
-        tracing::debug!(session = %session.reference(), client = ?session.record().client, "a session is born");
+        tracing::debug!(session = %session.reference(), client = ?session.record().client, "a session is created");
         response
             .headers_mut()
             .insert(&SESSION_ID, session.id().to_header());
-        let terms = core.settings.terms(Duration::ZERO);
-        let newborn = Found {
+        let terms = self.lifecycle.settings.terms(Duration::ZERO);
+        let found = Found {
             session: session.clone(),
             age: Duration::ZERO,
             idle_left: terms.initial_idle,
             life_left: terms.life,
         };
-        let Some(visit) = core.live.bear(&newborn) else {
+        let alive = &self.lifecycle.alive;
+        let announce = || {
+            alive.events.announce(SessionEvent::Created {
+                reference: *session.reference(),
+                owner: session.owner().clone(),
+            });
+        };
+        let Some(in_flight) = alive.registry.insert(&found, announce) else {
             // Somebody was faster. No 404: to a client that has no session yet that means an old server.
             self.take_back(session);
             return self.refuse(RejectionKind::Revoked);
         };
-        if visit.note_route(|_| false, || self.route.clone()) {
-            core.tell_inner(visit.live());
+        let session = in_flight.session();
+        if session.note_route(self.route.digest(), || Arc::clone(&self.route)) {
+            self.lifecycle.notify_inner(session);
         }
-        core.watch(response, visit, StreamKind::Answer)
-            .unwrap_or_else(|kind| match kind {
-                RejectionKind::Draining => self.refuse(kind),
-                _ => self.refuse(RejectionKind::Revoked),
-            })
+        if !AnswerHead::read(response.headers()).is_event_stream {
+            return response;
+        }
+        let (head, body) = response.into_parts();
+        match session::watch(body, in_flight, StreamKind::Answer) {
+            Ok(body) => Response::from_parts(head, body),
+            Err(RejectionKind::Draining) => self.refuse(RejectionKind::Draining),
+            Err(_) => self.refuse(RejectionKind::Revoked),
+        }
     }
 
     /// Tells the inner service to end a session that could not be recorded.
     fn take_back(&self, session: &Session) {
-        if self.core.inner_knows(session) {
-            self.route
-                .clone()
-                .tell(session.id().clone(), &self.core.live);
+        if self.lifecycle.inner_knows(session) {
+            let route = Arc::clone(&self.route);
+            let notifier = &self.lifecycle.alive.notifier;
+            notifier.notify(route, session.id().clone());
         }
     }
 
     fn strip(&self, response: &mut Response<Body>) {
-        strip::judge(response.headers_mut(), None, &self.core, || {
-            self.route.clone()
-        });
+        if response.headers().contains_key(&SESSION_ID) {
+            let route = Some(Arc::clone(&self.route));
+            strip_ids(&self.lifecycle, response.headers_mut(), None, route);
+        }
     }
 
     fn refuse(&self, kind: RejectionKind) -> Response<Body> {
-        self.core.answer(Rejection::new(kind))
+        self.lifecycle.answer(Rejection::new(kind))
     }
 }
 
@@ -357,12 +316,66 @@ fn issued(headers: &HeaderMap) -> Issued {
     let mut lines = headers.get_all(&SESSION_ID).iter();
     match (lines.next(), lines.next()) {
         (None, _) => Issued::None,
-        (Some(value), None) => {
-            SessionId::copied(value.as_bytes()).map_or(Issued::IllFormed, Issued::One)
-        }
+        (Some(value), None) => SessionId::from_header(value).map_or(Issued::IllFormed, Issued::One),
         _ => Issued::IllFormed,
     }
 }
 
-/// How long a client may take to send a body that must be read to decide.
-const READ_TIME: Duration = Duration::from_secs(10);
+/// Why a session may not be created just now, as far as this node knows.
+#[derive(Default)]
+pub(super) struct Openings {
+    /// Until when no session is created because there was no room.
+    closed_until: Mutex<Option<Instant>>,
+    /// Whose sessions were all ended by this node lately, and when: for sessions that began to be created before.
+    revoked: Mutex<VecDeque<(Instant, SessionFilter)>>,
+    said_that_ids_are_issued_here: AtomicBool,
+}
+
+impl Openings {
+    fn are_closed(&self) -> bool {
+        let closed_until = *self.closed_until.lock();
+        closed_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// For a moment: there was no room just now.
+    fn close(&self) {
+        *self.closed_until.lock() = Some(Instant::now() + CLOSED_FOR);
+    }
+
+    /// A session has ended, so that there is room again.
+    pub(super) fn open(&self) {
+        *self.closed_until.lock() = None;
+    }
+
+    /// Refuses to create sessions of these for whoever began before now. To be called before the store ends them.
+    ///
+    /// The store does so too, on all nodes, but reckons from the moment at which it hears of the creation: what began just
+    /// before the call here, and was slow to reach the store, it takes for younger than it is.
+    pub(super) fn revoke(&self, filter: &SessionFilter) {
+        let mut revoked = self.revoked.lock();
+        let now = Instant::now();
+        while let Some((at, _)) = revoked.front()
+            && *at + REVOKED_FOR <= now
+        {
+            revoked.pop_front();
+        }
+        revoked.push_back((now, filter.clone()));
+    }
+
+    /// Whether this owner's sessions were all ended since then. To be asked after the store has recorded the new one.
+    fn is_revoked(&self, owner: &Owner, started: Instant) -> bool {
+        let revoked = self.revoked.lock();
+        let mut since = revoked.iter().rev().take_while(|(at, _)| *at > started);
+        since.any(|(_, filter)| filter.includes(owner))
+    }
+
+    fn say_that_ids_are_issued_here(&self) {
+        if !self.said_that_ids_are_issued_here.swap(true, Relaxed) {
+            tracing::info!("the inner service issues no session ids, so this layer does");
+        }
+    }
+}
+
+const CLOSED_FOR: Duration = Duration::from_secs(1);
+/// Longer than creating a session takes: the longest time limit for a store call is a minute.
+const REVOKED_FOR: Duration = Duration::from_secs(90);

@@ -3,10 +3,16 @@
 //! A refusal is decided from the headers, so the client may still be sending. When a server drops
 //! an unread body, hyper closes the connection under the client's hands; the client then sees a
 //! failed write or a reset instead of the answer. So the answer goes out first, and what is left of
-//! the body is read and thrown away meanwhile, on a task of its own. Then the connection is whole
-//! again and takes the next request.
+//! the body is read and thrown away meanwhile, on a task of its own unless all of it is there
+//! already. Then the connection is whole again and takes the next request.
 
-use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use axum::body::Body;
 use http::{HeaderMap, header::EXPECT};
@@ -14,27 +20,27 @@ use http_body::Body as _;
 use tokio::{runtime::Handle, sync::Semaphore, task::coop::consume_budget, time::timeout};
 
 /// The tails that are being swallowed. Clones count together.
-#[derive(Debug, Clone)]
-pub(crate) struct Drain {
+pub(super) struct Discards {
     places: Arc<Semaphore>,
 }
 
-impl Drain {
-    /// Room for 1,024 tails at once.
-    pub(crate) fn new() -> Self {
+impl Default for Discards {
+    fn default() -> Self {
         Self {
             places: Arc::new(Semaphore::new(MAX_TAILS)),
         }
     }
+}
 
+impl Discards {
     /// Takes what is left of a refused request's body and returns at once.
     ///
     /// The tail is read until its end, an error, 8 MiB or 5 s. It is dropped unread where there is
     /// nothing to gain (it is at its end), where reading would do harm (see
     /// [`expects_100_continue`]), and where there is no room or no runtime. Giving up costs the
     /// client its connection, which hyper then closes.
-    pub(crate) fn swallow(&self, headers: &HeaderMap, body: Body) {
-        if body.is_end_stream() || expects_100_continue(headers) {
+    pub(super) fn swallow(&self, headers: &HeaderMap, mut body: Body) {
+        if body.is_end_stream() || expects_100_continue(headers) || is_read_at_once(&mut body) {
             return;
         }
         let Ok(runtime) = Handle::try_current() else {
@@ -60,6 +66,21 @@ fn expects_100_continue(headers: &HeaderMap) -> bool {
     lines.any(|line| line.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
+/// Reads a body that is there already: most are, and need no task.
+fn is_read_at_once(body: &mut Body) -> bool {
+    let mut nobody_waits = Context::from_waker(Waker::noop());
+    for _ in 0..MAX_AT_ONCE {
+        match Pin::new(&mut *body).poll_frame(&mut nobody_waits) {
+            Poll::Ready(Some(Ok(_))) if body.is_end_stream() => return true,
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(_) => return true,
+            // The task asks again, with a waker of its own.
+            Poll::Pending => return false,
+        }
+    }
+    false
+}
+
 async fn read(mut body: Body) {
     let mut bytes = 0;
     // Asked before every frame: on an idle connection hyper does not close a body that has all the
@@ -74,16 +95,15 @@ async fn read(mut body: Body) {
     }
 }
 
+/// In frames.
+const MAX_AT_ONCE: usize = 4;
 const MAX_TAILS: usize = 1024;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 const MAX_TIME: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::atomic::{AtomicUsize, Ordering::Relaxed},
-        task::{Context, Poll},
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use bytes::Bytes;
     use http::HeaderValue;
@@ -183,8 +203,7 @@ mod tests {
             0..3 => data(10),
             _ => Poll::Ready(None),
         });
-        Drain::new().swallow(&HeaderMap::new(), body);
-        assert_eq!(seen.polls(), 0, "returned before reading");
+        Discards::default().swallow(&HeaderMap::new(), body);
         settled().await;
         assert!(seen.dropped());
         assert_eq!(seen.polls(), 4);
@@ -196,7 +215,7 @@ mod tests {
             0..3 => data(10),
             _ => Poll::Pending,
         });
-        Drain::new().swallow(&HeaderMap::new(), body);
+        Discards::default().swallow(&HeaderMap::new(), body);
         settled().await;
         assert!(seen.dropped());
         assert_eq!(seen.polls(), 3);
@@ -208,7 +227,7 @@ mod tests {
             0 => data(10),
             _ => Poll::Ready(Some(Err("connection reset"))),
         });
-        Drain::new().swallow(&HeaderMap::new(), body);
+        Discards::default().swallow(&HeaderMap::new(), body);
         settled().await;
         assert!(seen.dropped());
         assert_eq!(seen.polls(), 2);
@@ -217,7 +236,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn drops_unasked_what_is_at_its_end() {
         let (body, seen) = probe(Some(0), |_, _| data(10));
-        Drain::new().swallow(&HeaderMap::new(), body);
+        Discards::default().swallow(&HeaderMap::new(), body);
         assert!(seen.dropped());
         assert_eq!(seen.polls(), 0);
     }
@@ -235,7 +254,7 @@ mod tests {
                 .map(|line| (EXPECT, HeaderValue::from_static(line)))
                 .collect();
             let (body, seen) = silent();
-            Drain::new().swallow(&headers, body);
+            Discards::default().swallow(&headers, body);
             assert!(seen.dropped(), "{lines:?}");
             assert_eq!(seen.polls(), 0, "{lines:?}");
         }
@@ -244,28 +263,28 @@ mod tests {
     #[test]
     fn drops_unasked_where_there_is_no_runtime() {
         let (body, seen) = silent();
-        Drain::new().swallow(&HeaderMap::new(), body);
+        Discards::default().swallow(&HeaderMap::new(), body);
         assert!(seen.dropped());
-        assert_eq!(seen.polls(), 0);
+        assert_eq!(seen.polls(), 1, "asked once for what is there");
     }
 
     #[tokio::test(start_paused = true)]
     async fn drops_unasked_where_there_is_no_room() {
-        let drain = Drain::new();
+        let drain = Discards::default();
         let start = Instant::now();
         let mut waiting = Vec::new();
         for _ in 0..MAX_TAILS {
             let (body, seen) = silent();
-            drain.clone().swallow(&HeaderMap::new(), body);
+            drain.swallow(&HeaderMap::new(), body);
             waiting.push(seen);
         }
         let (body, seen) = silent();
         drain.swallow(&HeaderMap::new(), body);
         assert!(seen.dropped());
-        assert_eq!(seen.polls(), 0);
+        assert_eq!(seen.polls(), 1);
 
         settled().await;
-        assert!(waiting.iter().all(|seen| seen.polls() == 1));
+        assert!(waiting.iter().all(|seen| seen.polls() == 2));
         for seen in &waiting {
             seen.dropped_after(start).await;
         }
@@ -277,17 +296,17 @@ mod tests {
         const FRAME: usize = 64 * 1024;
         let (body, seen) = probe(Some(1000), |_, _| data(FRAME));
         let start = Instant::now();
-        Drain::new().swallow(&HeaderMap::new(), body);
+        Discards::default().swallow(&HeaderMap::new(), body);
         assert!(seen.dropped_after(start).await < MAX_TIME);
         // One frame more, for a body of just 8 MiB may go on to its end.
-        assert_eq!(seen.polls(), 8 * 1024 * 1024 / FRAME + 1);
+        assert_eq!(seen.polls(), 8 * 1024 * 1024 / FRAME + 1 + MAX_AT_ONCE);
     }
 
     #[tokio::test(start_paused = true)]
     async fn stops_after_5_s_of_silence() {
         let (body, seen) = silent();
         let start = Instant::now();
-        Drain::new().swallow(&HeaderMap::new(), body);
+        Discards::default().swallow(&HeaderMap::new(), body);
         let time = seen.dropped_after(start).await;
         assert_eq!(time.as_secs(), 5, "{time:?}");
     }
@@ -303,7 +322,7 @@ mod tests {
             data(1)
         });
         let start = Instant::now();
-        Drain::new().swallow(&HeaderMap::new(), body);
+        Discards::default().swallow(&HeaderMap::new(), body);
         let time = seen.dropped_after(start).await;
         assert_eq!(time.as_secs(), 5, "{time:?}");
         assert!(seen.polls() > 5, "a byte a second was read");
@@ -313,7 +332,7 @@ mod tests {
     async fn stops_after_5_s_of_empty_frames() {
         const MANY: usize = 100_000;
         let (body, seen) = probe(Some(MANY), |_, _| data(0));
-        Drain::new().swallow(&HeaderMap::new(), body);
+        Discards::default().swallow(&HeaderMap::new(), body);
         yield_now().await;
         advance(MAX_TIME).await;
         yield_now().await;

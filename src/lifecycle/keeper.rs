@@ -1,13 +1,17 @@
 //! The keeper: one task per layer and process that keeps sessions in use alive and notices the end of the others.
 
 use std::{
-    cmp::Ordering as Order,
-    collections::BinaryHeap,
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
     future::poll_fn,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
     sync::mpsc,
@@ -15,62 +19,93 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::{
+    Lifecycle,
+    terminate::{end_heard, end_here},
+};
 use crate::{
-    registry::{Due, Ended, Errand, LiveSession},
-    service::layer::Core,
-    store::{EndReason, Feed, FeedEvent, Found, SessionStore, StoreError},
+    session::{
+        Session, Wake, WeakSession,
+        times::{self, Tick, ticks},
+    },
+    store::{EndReason, Feed, FeedEvent, Found, StoreError},
 };
 
-impl<St: SessionStore> Core<St> {
-    /// Starts the keeper, if nobody has. A layer is often made before there is a runtime, so this is left to the first
-    /// request.
-    pub(crate) fn start_keeper(self: &Arc<Self>) {
-        if self.live.is_kept.load(Ordering::Relaxed) {
-            return;
+/// Starts the keeper once.
+pub(super) struct KeeperStart {
+    has_started: AtomicBool,
+    /// The keeper's end of the channel, until there is a keeper.
+    woken: Mutex<Option<mpsc::UnboundedReceiver<Wake>>>,
+}
+
+impl KeeperStart {
+    pub(super) fn new(woken: mpsc::UnboundedReceiver<Wake>) -> Self {
+        Self {
+            has_started: AtomicBool::new(false),
+            woken: Mutex::new(Some(woken)),
         }
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
-        let Some(errands) = self.live.errands.lock().take() else {
-            return;
-        };
-        self.live.is_kept.store(true, Ordering::Relaxed);
-        let keeper = Keeper {
-            feed: self.store.feed(),
-            core: Arc::downgrade(self),
-            errands,
-            agenda: BinaryHeap::new(),
-            crowded: CROWDED,
-            calls: JoinSet::new(),
-            salt: uuid::Uuid::new_v4().as_bytes()[0],
-        };
-        runtime.spawn(keeper.run());
     }
 }
 
+/// Starts the keeper, if nobody has. A layer is often made before there is a runtime, so this is left to the first request.
+#[inline]
+pub(crate) fn start(lifecycle: &Arc<Lifecycle>) {
+    if !lifecycle.alive.keeper.has_started.load(Relaxed) {
+        start_first(lifecycle);
+    }
+}
+
+#[cold]
+fn start_first(lifecycle: &Arc<Lifecycle>) {
+    let Ok(runtime) = Handle::try_current() else {
+        return;
+    };
+    let start = &lifecycle.alive.keeper;
+    let Some(woken) = start.woken.lock().take() else {
+        return;
+    };
+    start.has_started.store(true, Relaxed);
+    let keeper = Keeper {
+        feed: lifecycle.store.feed(),
+        lifecycle: Arc::downgrade(lifecycle),
+        woken,
+        agenda: BinaryHeap::new(),
+        crowded: CROWDED,
+        at_once: VecDeque::new(),
+        again: VecDeque::new(),
+        calls: JoinSet::new(),
+        salt: uuid::Uuid::new_v4().as_bytes()[0],
+    };
+    runtime.spawn(keeper.run());
+}
+
 /// Holds nothing of the layer but a weak reference: when the last clone is gone, the keeper goes too.
-struct Keeper<St> {
-    core: Weak<Core<St>>,
-    errands: mpsc::UnboundedReceiver<Errand>,
+struct Keeper {
+    lifecycle: Weak<Lifecycle>,
+    woken: mpsc::UnboundedReceiver<Wake>,
     feed: Option<Feed>,
-    agenda: BinaryHeap<Item>,
+    /// Each session once, with the time at which it is looked at next.
+    agenda: BinaryHeap<Reverse<Item>>,
     /// At which length the agenda is cleared of sessions that are gone.
     crowded: usize,
+    /// Looks besides.
+    at_once: VecDeque<(Session, Look)>,
+    /// Looks that failed, with the time of the next try, which comes as long after for all.
+    again: VecDeque<(Tick, Session, Look)>,
     calls: JoinSet<Asked>,
     /// So that nodes do not ask for the same session at the same moment.
     salt: u8,
 }
 
-/// A session to look at.
+/// A session to look at. Two words, since there may be a million.
 struct Item {
-    at: Instant,
-    live: Weak<LiveSession>,
-    turn: Turn,
+    at: Tick,
+    session: WeakSession,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// One look of many, until the session's end.
+enum Look {
+    /// One of many, until the session's end.
     Regular,
     /// One besides, which is a touch.
     Touch,
@@ -80,19 +115,19 @@ enum Turn {
 
 /// What the store said of a session.
 struct Asked {
-    live: Arc<LiveSession>,
-    turn: Turn,
+    session: Session,
+    look: Look,
     answer: Result<Option<Found>, StoreError>,
 }
 
-impl<St: SessionStore> Keeper<St> {
+impl Keeper {
     async fn run(mut self) {
         loop {
-            let next = self.agenda.peek().map(|item| item.at);
             let may_call = self.calls.len() < MAX_CALLS;
+            let next = self.next_look();
             tokio::select! {
-                errand = self.errands.recv() => match errand {
-                    Some(errand) => self.note(errand),
+                wake = self.woken.recv() => match wake {
+                    Some(wake) => self.wake(wake),
                     None => return,
                 },
                 event = hear(&mut self.feed) => match event {
@@ -104,146 +139,167 @@ impl<St: SessionStore> Keeper<St> {
                         self.conclude(asked);
                     }
                 }
-                () = until(next), if may_call => self.look(),
+                () = until(next), if may_call => self.look_at_next(),
             }
-            if self.core.strong_count() == 0 {
+            if self.lifecycle.strong_count() == 0 {
                 return;
             }
         }
     }
 
-    fn note(&mut self, errand: Errand) {
-        match errand {
-            Errand::Keep(live) => self.schedule(&live, Turn::Regular),
-            Errand::Rest(live) => {
-                live.rested();
-                self.look_now(&live, Turn::Touch);
+    fn wake(&mut self, wake: Wake) {
+        match wake {
+            Wake::Keep(session) => self.schedule(&session),
+            Wake::Rest(session) => {
+                session.state().rested();
+                self.at_once.push_back((session, Look::Touch));
             }
-            Errand::Look(live) => self.look_now(&live, Turn::Load(EndReason::Revoked)),
+            Wake::Check(session) => {
+                let look = Look::Load(EndReason::Revoked);
+                self.at_once.push_back((session, look));
+            }
         }
     }
 
     fn hear(&mut self, event: FeedEvent) {
-        let Some(core) = self.core.upgrade() else {
+        let Some(lifecycle) = self.lifecycle.upgrade() else {
             return;
         };
         match event {
-            FeedEvent::Ended { reference, reason } => {
-                if let Ended::Served(live) = core.live.end_heard(&reference, reason) {
-                    core.tell_inner(&live);
-                }
-            }
+            FeedEvent::Ended { reference, reason } => end_heard(&lifecycle, &reference, reason),
             FeedEvent::Gap => {
-                for live in core.live.served() {
-                    if live.is_in_use() {
-                        self.look_now(&live, Turn::Load(EndReason::Deleted));
-                    }
-                }
+                let sessions = lifecycle.alive.registry.sessions();
+                let in_use = sessions.into_iter().filter(Session::is_in_use);
+                let look = Look::Load(EndReason::Deleted);
+                self.at_once.extend(in_use.map(|session| (session, look)));
             }
         }
     }
 
-    fn look_now(&mut self, live: &Arc<LiveSession>, turn: Turn) {
-        self.push(live, Instant::now(), turn);
+    /// When to look next; zero is at once.
+    fn next_look(&self) -> Option<Tick> {
+        if !self.at_once.is_empty() {
+            return Some(0);
+        }
+        let again = self.again.front().map(|(at, ..)| *at);
+        let regular = self.agenda.peek().map(|Reverse(item)| item.at);
+        again.into_iter().chain(regular).min()
     }
 
-    /// Looks at the session whose turn it is: touches it if it is in use, asks for it if its time should be up.
-    fn look(&mut self) {
-        let (Some(item), Some(core)) = (self.agenda.pop(), self.core.upgrade()) else {
+    fn look_at_next(&mut self) {
+        let again = |(at, ..): &mut (Tick, Session, Look)| *at <= times::now();
+        let next = if let Some(next) = self.at_once.pop_front() {
+            Some(next)
+        } else if let Some((_, session, look)) = self.again.pop_front_if(again) {
+            Some((session, look))
+        } else {
+            let item = self.agenda.pop().map(|Reverse(item)| item.session);
+            let session = item.and_then(|session| session.upgrade());
+            session.map(|session| (session, Look::Regular))
+        };
+        if let Some((session, look)) = next
+            && !session.has_ended()
+        {
+            self.look_at(session, look);
+        }
+    }
+
+    /// Touches a session if it is in use, asks for it if its time should be up.
+    fn look_at(&mut self, session: Session, look: Look) {
+        let Some(lifecycle) = self.lifecycle.upgrade() else {
             return;
         };
-        let Some(live) = item.live.upgrade().filter(|live| !live.has_ended()) else {
-            return;
+        let touches = match look {
+            Look::Regular => session.is_in_use(),
+            Look::Touch => true,
+            Look::Load(_) => false,
         };
-        let touches = match item.turn {
-            Turn::Regular => live.is_in_use(),
-            Turn::Touch => true,
-            Turn::Load(_) => false,
-        };
-        let is_due = Instant::now() >= live.due.lock().at();
-        if item.turn == Turn::Regular && !touches && !is_due {
-            return self.schedule(&live, item.turn);
+        if look == Look::Regular && !touches && times::now() < session.times().until() {
+            return self.schedule(&session);
         }
         self.calls.spawn(async move {
-            let session = live.session();
             let touched = match touches {
-                true => core.touch(session.id(), session.owner()).await,
+                true => {
+                    let idle = lifecycle.settings.idle;
+                    let store = &lifecycle.store;
+                    store.touch(session.id(), session.owner(), idle).await
+                }
                 false => Ok(None),
             };
             let answer = match touched {
                 // It may have become somebody else's on another node. Only `load` knows whether it is gone.
-                Ok(None) => core.load(session.id()).await,
+                Ok(None) => lifecycle.store.load(session.id()).await,
                 answer => answer,
             };
             Asked {
-                live,
-                turn: item.turn,
+                session,
+                look,
                 answer,
             }
         });
     }
 
     fn conclude(&mut self, asked: Asked) {
-        let Some(core) = self.core.upgrade() else {
+        let Some(lifecycle) = self.lifecycle.upgrade() else {
             return;
         };
-        let Asked { live, turn, answer } = asked;
+        let Asked {
+            session,
+            look,
+            answer,
+        } = asked;
         match answer {
             Ok(Some(found)) => {
                 // An old answer about its owner is no less an answer about its time.
-                let _ = live.refresh(&found.session);
-                *live.due.lock() = Due::of(&found);
-                self.schedule(&live, turn);
+                session.claim(found.session.owner());
+                lifecycle.alive.registry.note_times(&session, &found);
+                if look == Look::Regular {
+                    self.schedule(&session);
+                }
             }
             Ok(None) => {
-                let reason = reason_of(*live.due.lock(), turn);
-                core.end_here(live.reference(), reason);
+                let reason = reason_of(&session, look);
+                end_here(&lifecycle, session.reference(), reason);
             }
             Err(error) => {
+                tracing::warn!(session = %session.reference(), error = &error as &dyn std::error::Error, "could not keep a session");
                 // A store that is briefly away is not the end of anything.
-                tracing::warn!(session = %live.reference(), error = &error as &dyn std::error::Error, "could not keep a session");
-                let soon = (core.settings.beat() / 4).min(SOON);
-                self.push(&live, Instant::now() + soon, turn);
+                let soon = (lifecycle.settings.beat() / 4).min(SOON);
+                let at = times::now() + ticks(soon);
+                self.again.push_back((at, session, look));
             }
         }
     }
 
-    fn schedule(&mut self, live: &Arc<LiveSession>, turn: Turn) {
-        let Some(core) = self.core.upgrade().filter(|_| turn == Turn::Regular) else {
+    fn schedule(&mut self, session: &Session) {
+        let Some(lifecycle) = self.lifecycle.upgrade() else {
             return;
         };
         let beat = match self.feed {
-            Some(_) => core.settings.beat(),
+            Some(_) => lifecycle.settings.beat(),
             // Nobody says when a session is ended elsewhere, so its streams have to ask.
-            None => core.settings.beat().min(LONGEST_DEAF),
+            None => lifecycle.settings.beat().min(LONGEST_DEAF),
         };
-        let jitter = u32::from(live.reference().as_bytes()[0] ^ self.salt);
+        let jitter = u32::from(session.reference().as_bytes()[0] ^ self.salt);
         let beat = beat - beat / 4 * jitter / 256;
-        let at = live.due.lock().at().min(Instant::now() + beat);
-        self.push(live, at, turn);
-    }
-
-    fn push(&mut self, live: &Arc<LiveSession>, at: Instant, turn: Turn) {
+        let at = session.times().until().min(times::now() + ticks(beat));
         // Sessions that are gone must not pile up until their turn would have come.
         if self.agenda.len() >= self.crowded {
-            self.agenda.retain(|item| item.live.strong_count() > 0);
+            self.agenda.retain(|Reverse(item)| !item.session.is_gone());
             self.crowded = CROWDED.max(self.agenda.len() * 2);
         }
-        self.agenda.push(Item {
-            at,
-            live: Arc::downgrade(live),
-            turn,
-        });
+        let session = session.downgrade();
+        self.agenda.push(Reverse(Item { at, session }));
     }
 }
 
 /// Why a session is gone of which nobody said why.
-fn reason_of(due: Due, turn: Turn) -> EndReason {
-    let now = Instant::now();
-    match (due.life, turn) {
-        (Some(life), _) if life <= now => EndReason::Lifetime,
-        _ if due.idle <= now => EndReason::Idle,
-        (_, Turn::Load(reason)) => reason,
+fn reason_of(session: &Session, look: Look) -> EndReason {
+    let now = times::now();
+    match look {
+        _ if session.times().end_of_life() <= now => EndReason::Lifetime,
+        _ if session.times().until() <= now => EndReason::Idle,
+        Look::Load(reason) => reason,
         _ => EndReason::Deleted,
     }
 }
@@ -255,22 +311,22 @@ async fn hear(feed: &mut Option<Feed>) -> Option<FeedEvent> {
     }
 }
 
-async fn until(next: Option<Instant>) {
+async fn until(next: Option<Tick>) {
     match next {
-        Some(at) => sleep_until(at).await,
+        Some(0) => {}
+        Some(at) => sleep_until(Instant::now() + times::between(times::now(), at)).await,
         None => std::future::pending().await,
     }
 }
 
 impl Ord for Item {
-    /// The earliest is the greatest, so that the heap gives it first.
-    fn cmp(&self, other: &Self) -> Order {
-        other.at.cmp(&self.at)
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
     }
 }
 
 impl PartialOrd for Item {
-    fn partial_cmp(&self, other: &Self) -> Option<Order> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }

@@ -1,11 +1,120 @@
 //! How sessions are created, kept and ended, and what the inner service is told of it.
+//!
+//! `create`, `terminate` and `keeper` are the ways into and out of a session's life; the rest is what they need. Imports
+//! `registry`, `store`, `session` and `protocol`; does not know tower.
 
-pub(crate) mod buffered;
-pub(crate) mod create;
-pub(crate) mod detached;
-pub(crate) mod discard;
+use std::sync::{Arc, atomic::AtomicBool};
+
+use axum::body::Body;
+use http::{Response, request::Parts};
+use tokio::sync::mpsc;
+
+pub use self::events::{SessionEvent, SessionEvents};
+pub(crate) use self::{
+    answer::Answered,
+    background::Background,
+    bounded_store::BoundedStore,
+    buffered::{Buffered, ReadEnd},
+    create::{Creation, InitializeParams},
+    settings::Settings,
+};
+use self::{
+    buffered::BodyBudget, create::Openings, discard::Discards, events::Events, keeper::KeeperStart,
+    notify::Notifier,
+};
+use crate::{
+    protocol::{
+        Rejection,
+        rejection::{self, Spare},
+    },
+    registry::Registry,
+    session::{Issuer, Session},
+    store::BoxSessionStore,
+};
+
+pub(crate) mod answer;
+pub(crate) mod background;
+mod bounded_store;
+mod buffered;
+mod create;
+mod discard;
+mod events;
 pub(crate) mod keeper;
-pub(crate) mod store_calls;
-pub(crate) mod strip;
+mod notify;
+mod settings;
+pub(crate) mod shutdown;
+mod strip;
 pub(crate) mod terminate;
-pub(crate) mod upstream;
+
+/// A layer's settings, its store and what it has alive. Clones share all but the settings.
+#[derive(Clone)]
+pub(crate) struct Lifecycle {
+    pub(crate) settings: Settings,
+    pub(crate) store: BoundedStore,
+    pub(crate) alive: Arc<Alive>,
+}
+
+/// What is alive in this process for one layer.
+pub(crate) struct Alive {
+    pub(crate) registry: Registry,
+    pub(crate) events: Events,
+    pub(crate) body_budget: BodyBudget,
+    pub(crate) background: Background,
+    /// No session is created any more.
+    pub(crate) is_draining: AtomicBool,
+    openings: Openings,
+    discards: Discards,
+    notifier: Notifier,
+    keeper: KeeperStart,
+}
+
+impl Lifecycle {
+    pub(crate) fn new(store: BoxSessionStore) -> Self {
+        let (wake, woken) = mpsc::unbounded_channel();
+        let settings = Settings::default();
+        let registry = Registry::new(wake);
+        registry.tracker.set_idle(settings.idle);
+        Self {
+            settings,
+            store: BoundedStore::new(store),
+            alive: Arc::new(Alive {
+                registry,
+                events: Events::new(),
+                body_budget: BodyBudget::default(),
+                background: Background::default(),
+                is_draining: AtomicBool::new(false),
+                openings: Openings::default(),
+                discards: Discards::default(),
+                notifier: Notifier::default(),
+                keeper: KeeperStart::new(woken),
+            }),
+        }
+    }
+
+    /// The answer that a refusal is.
+    pub(crate) fn answer(&self, rejection: Rejection) -> Response<Body> {
+        self.render(rejection, Spare::default())
+    }
+
+    /// Refuses a request: the answer now, the rest of its body swallowed meanwhile.
+    pub(crate) fn refuse(&self, rejection: Rejection, parts: Parts, body: Body) -> Response<Body> {
+        self.discard(&parts, body);
+        self.render(rejection, Spare::of(parts))
+    }
+
+    /// Swallows what is left of a request's body.
+    pub(crate) fn discard(&self, parts: &Parts, body: Body) {
+        self.alive.discards.swallow(&parts.headers, body);
+    }
+
+    fn render(&self, rejection: Rejection, spare: Spare) -> Response<Body> {
+        tracing::debug!(kind = ?rejection.kind(), "refused a request");
+        rejection::respond(rejection, self.settings.renderer.as_ref(), spare)
+    }
+
+    /// Whether the inner service knows a session by its id.
+    #[inline]
+    pub(crate) fn inner_knows(&self, session: &Session) -> bool {
+        session.issuer() == Issuer::Inner || self.settings.forwards_issued
+    }
+}

@@ -4,29 +4,22 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 
+use super::Lifecycle;
 use crate::{
-    lifecycle::upstream::Route, protocol::SessionId, protocol::request::SESSION_ID,
-    service::layer::Core, store::SessionStore,
+    protocol::{SESSION_ID, SessionId},
+    session::Route,
 };
-
-/// Whether an answer carries a session id at all. Most do not.
-pub(crate) fn has_id(headers: &HeaderMap) -> bool {
-    headers.contains_key(&SESSION_ID)
-}
 
 /// Removes from an answer every session id but the one that it may carry. A stray id opens a session in the inner service
 /// that nobody could ever use or end, so the inner service is told to end it, unless the store holds it live.
-pub(crate) fn judge<St: SessionStore>(
+pub(crate) fn strip_ids(
+    lifecycle: &Arc<Lifecycle>,
     headers: &mut HeaderMap,
     allowed: Option<&SessionId>,
-    core: &Arc<Core<St>>,
-    route: impl FnOnce() -> Route,
+    route: Option<Arc<Route>>,
 ) {
-    if !has_id(headers) {
-        return;
-    }
     let is_allowed =
-        |value: &HeaderValue| allowed.is_some_and(|id| id.expose().as_bytes() == value.as_bytes());
+        |value: &HeaderValue| allowed.is_some_and(|id| id.as_bytes() == value.as_bytes());
     let (echoes, strays): (Vec<_>, Vec<_>) = headers
         .get_all(&SESSION_ID)
         .iter()
@@ -38,23 +31,24 @@ pub(crate) fn judge<St: SessionStore>(
     }
     let strays: Vec<_> = strays
         .iter()
-        .filter_map(|value| SessionId::copied(value.as_bytes()).ok())
+        .filter_map(|value| SessionId::from_header(value).ok())
         .collect();
     if !strays.is_empty() {
-        tokio::spawn(tell_of_strays(strays, Arc::clone(core), route()));
+        tokio::spawn(end_strays(Arc::clone(lifecycle), strays, route));
     }
 }
 
-async fn tell_of_strays<St: SessionStore>(
-    strays: Vec<SessionId>,
-    core: Arc<Core<St>>,
-    route: Route,
-) {
+async fn end_strays(lifecycle: Arc<Lifecycle>, strays: Vec<SessionId>, route: Option<Arc<Route>>) {
     for id in strays {
         tracing::warn!(session = %id.reference(), "removed a session id from an answer that must not carry it");
-        match core.load_at_last(&id).await {
-            Some(_) => {}
-            None => route.clone().tell(id, &core.live),
+        if lifecycle.store.load_at_last(&id).await.is_some() {
+            continue;
+        }
+        match &route {
+            Some(route) => lifecycle.alive.notifier.notify(Arc::clone(route), id),
+            None => {
+                tracing::warn!(session = %id.reference(), "nobody knows any more how to end it in the inner service");
+            }
         }
     }
 }

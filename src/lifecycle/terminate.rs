@@ -1,134 +1,201 @@
-//! The death of a session: a DELETE from its client, an inner service that has forgotten it, an end elsewhere.
+//! Ending a session: at its client's word, at an operator's, at the inner service's, or because it ended elsewhere.
 
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 
+use super::{Buffered, Lifecycle, ReadEnd, SessionEvent};
 use crate::{
-    lifecycle::buffered::{Peek, Seen, is_plain_json},
-    lifecycle::upstream::Inner,
-    protocol::SessionRef,
-    protocol::message::Answer,
-    protocol::rejection::{Rejection, RejectionKind},
-    protocol::request::SESSION_ID,
-    registry::{Ended, Visit},
-    service::Call,
-    service::layer::Core,
-    session::Session,
-    store::{EndReason, SessionStore, StoreError},
+    protocol::{
+        AnswerHead, Rejection, RejectionKind, SESSION_ID, SessionId, SessionRef, message::Answer,
+    },
+    registry::Ended,
+    session::{InFlight, Session},
+    store::{EndReason, SessionFilter, StoreError, StoreErrorKind},
 };
 
-/// Serves a DELETE on a live session. The session is gone from the store before the answer says so, and what was sent inward
-/// is seen through although the client hangs up.
-pub(crate) async fn delete<S: Inner, St: SessionStore>(
-    call: Call<S, St>,
-    visit: Visit,
-) -> Result<Response<Body>, S::Failure> {
-    let core = Arc::clone(&call.core);
-    let work = match core.begin_work() {
-        Ok(work) => work,
-        Err(kind) => return Ok(call.refuse(Rejection::new(kind))),
-    };
-    core.see_through(async move {
-        let _work = work;
-        if call.core.inner_knows(visit.session()) {
-            return forward(call, visit).await;
-        }
-        call.core.live.drain.swallow(&call.parts.headers, call.body);
-        let failed = call.core.bury(visit.session()).await;
-        Ok(failed.unwrap_or_else(no_content))
-    })
-    .await
+/// Ends a session whose id this layer issued: the inner service is not asked. The session is gone from the store before the
+/// answer says so.
+pub(crate) async fn terminate(lifecycle: &Arc<Lifecycle>, session: &Session) -> Response<Body> {
+    let failed = end_for_client(lifecycle, session).await;
+    failed.unwrap_or_else(no_content)
 }
 
-/// Asks the inner service, and does as it does.
-async fn forward<S: Inner, St: SessionStore>(
-    mut call: Call<S, St>,
-    visit: Visit,
-) -> Result<Response<Body>, S::Failure> {
-    let core = call.core;
-    let request = Request::from_parts(call.parts, call.body);
-    let mut response = core.judge_answer(call.inner.send(request).await?, &visit);
+/// What the inner service's answer to a DELETE on a live session comes to. It is done as the inner service does.
+pub(crate) async fn terminate_as_inner(
+    lifecycle: &Arc<Lifecycle>,
+    in_flight: &InFlight,
+    mut response: Response<Body>,
+) -> Response<Body> {
     let status = response.status();
     if !status.is_success() && status != StatusCode::NOT_FOUND {
-        return Ok(response);
+        return response;
     }
+    let session = in_flight.session();
     // It knows, so nobody need tell it, whoever hears of this end first.
-    visit.live().inner_knows_of_end();
-    let failed = core.bury(visit.session()).await;
+    session.state().tell();
+    let failed = end_for_client(lifecycle, session).await;
     // It is no longer the id of anything.
     response.headers_mut().remove(&SESSION_ID);
-    Ok(failed.unwrap_or_else(|| match status {
+    failed.unwrap_or_else(|| match status {
         // That the inner service did not know it was one more reason to forget it here.
-        StatusCode::NOT_FOUND => core.answer(Rejection::new(RejectionKind::InnerGone)),
+        StatusCode::NOT_FOUND => lifecycle.answer(Rejection::new(RejectionKind::InnerGone)),
         _ => response,
-    }))
+    })
 }
 
-impl<St: SessionStore> Core<St> {
-    /// Forgets a session at its client's word. Answers for itself if it was not there, or if the store cannot tell.
-    async fn bury(self: &Arc<Self>, session: &Session) -> Option<Response<Body>> {
-        let kind = match self.forget(session, EndReason::Deleted).await {
-            Ok(true) => return None,
-            Ok(false) => RejectionKind::Unknown,
-            Err(error) => {
-                tracing::warn!(session = %session.reference(), error = &error as &dyn std::error::Error, "could not delete a session");
-                RejectionKind::StoreUnavailable
-            }
-        };
-        Some(self.answer(Rejection::new(kind)))
+/// The inner service's 404 to a request on a live session: what the client gets.
+pub(crate) async fn inner_not_found(
+    lifecycle: &Arc<Lifecycle>,
+    in_flight: &InFlight,
+    mut response: Response<Body>,
+) -> Response<Body> {
+    if AnswerHead::read(response.headers()).is_plain_json {
+        let mut body = Buffered::new(std::mem::take(response.body_mut()));
+        let end = body.read(&lifecycle.alive.body_budget).await;
+        // An error that answers the request is about the request, not about its session.
+        let is_about_request =
+            end != ReadEnd::Complete || Answer::read(body.bytes()) == Answer::Error;
+        if is_about_request {
+            *response.body_mut() = body.into_body();
+            return response;
+        }
     }
-
-    /// The inner service's 404 to a request on a live session: what the client gets.
-    pub(crate) async fn inner_gone(
-        self: &Arc<Self>,
-        mut response: Response<Body>,
-        visit: Visit,
-    ) -> Response<Body> {
-        if is_plain_json(response.headers()) {
-            let mut peek = Peek::new(std::mem::take(response.body_mut()));
-            let seen = peek.read(&self.live.body_bytes).await;
-            // An error that answers the request is about the request, not about its session.
-            let about_request = seen != Seen::Whole || Answer::read(peek.seen()) == Answer::Error;
-            if about_request {
-                *response.body_mut() = peek.into_body();
-                return response;
-            }
-        }
-        if self.settings.ends_with_inner {
-            // It knows.
-            visit.live().inner_knows_of_end();
-            // The client's answer is the same whether the store has forgotten it yet or not.
-            let _ = self.forget(visit.session(), EndReason::InnerGone).await;
-        }
-        self.answer(Rejection::new(RejectionKind::InnerGone))
+    if lifecycle.settings.ends_with_inner {
+        let session = in_flight.session();
+        // It knows.
+        session.state().tell();
+        // The client's answer is the same whether the store has forgotten it yet or not.
+        let _ = end(lifecycle, session, EndReason::InnerGone).await;
     }
+    lifecycle.answer(Rejection::new(RejectionKind::InnerGone))
+}
 
-    /// Deletes a session from the store and ends it here. If the store cannot tell, the session is refused here from now
-    /// on, and the store is asked until it answers.
-    async fn forget(
-        self: &Arc<Self>,
-        session: &Session,
-        reason: EndReason,
-    ) -> Result<bool, StoreError> {
-        let deleted = self.delete(session.id(), reason).await;
-        if deleted.is_err() {
-            self.delete_at_last(session.id().clone(), reason);
+/// Ends a session at its client's word. Answers for itself if it was not there, or if the store cannot tell.
+async fn end_for_client(lifecycle: &Arc<Lifecycle>, session: &Session) -> Option<Response<Body>> {
+    let kind = match end(lifecycle, session, EndReason::Deleted).await {
+        Ok(true) => return None,
+        Ok(false) => RejectionKind::Unknown,
+        Err(error) => {
+            tracing::warn!(session = %session.reference(), error = &error as &dyn std::error::Error, "could not delete a session");
+            RejectionKind::StoreUnavailable
         }
-        self.live.end(session.reference(), reason);
-        deleted
+    };
+    Some(lifecycle.answer(Rejection::new(kind)))
+}
+
+/// Deletes a session from the store and ends it here. If the store cannot tell, the session is refused here from now
+/// on, and the store is asked until it answers.
+async fn end(
+    lifecycle: &Arc<Lifecycle>,
+    session: &Session,
+    reason: EndReason,
+) -> Result<bool, StoreError> {
+    let deleted = lifecycle.store.delete(session.id(), reason).await;
+    if deleted.is_err() {
+        delete_in_background(lifecycle, session.id().clone(), reason);
+    }
+    end_in_registry(lifecycle, session.reference(), reason);
+    deleted
+}
+
+/// Deletes a session however long it takes. Until then this node refuses it.
+pub(super) fn delete_in_background(lifecycle: &Arc<Lifecycle>, id: SessionId, reason: EndReason) {
+    let lifecycle = Arc::clone(lifecycle);
+    let reference = id.reference();
+    lifecycle.alive.registry.delete_pending(&reference);
+    tokio::spawn(async move {
+        lifecycle.store.delete_at_last(&id, reason).await;
+        lifecycle.alive.registry.delete_done(&reference);
+    });
+}
+
+/// Ends what is open here of a session that the store no longer holds, and tells the inner service, which did not
+/// see it.
+pub(crate) fn end_here(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndReason) {
+    if let Ended::Served(session) = end_in_registry(lifecycle, reference, reason) {
+        lifecycle.notify_inner(&session);
     }
 }
 
-impl<St> Core<St> {
-    /// Ends what is open here of a session that the store no longer holds, and tells the inner service, which did not
-    /// see it.
-    pub(crate) fn end_here(&self, reference: &SessionRef, reason: EndReason) {
-        if let Ended::Served(live) = self.live.end(reference, reason) {
-            self.tell_inner(&live);
+/// As [`end_here`], for an end that was heard from elsewhere.
+pub(super) fn end_heard(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndReason) {
+    let announce = || announce(lifecycle, reference, reason);
+    if let Ended::Served(session) = lifecycle.alive.registry.end_heard(reference, announce) {
+        lifecycle.notify_inner(&session);
+    }
+}
+
+fn end_in_registry(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndReason) -> Ended {
+    let announce = || announce(lifecycle, reference, reason);
+    lifecycle.alive.registry.end(reference, announce)
+}
+
+fn announce(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndReason) {
+    lifecycle.alive.openings.open();
+    lifecycle.alive.events.announce(SessionEvent::Ended {
+        reference: *reference,
+        reason,
+    });
+}
+
+/// Ends a session at an operator's word, here and on every node that shares the store, and says whether it was live.
+///
+/// # Errors
+///
+/// When the store cannot tell whether it took effect.
+pub(crate) async fn revoke(
+    lifecycle: &Lifecycle,
+    reference: &SessionRef,
+) -> Result<bool, StoreError> {
+    let reason = EndReason::Revoked;
+    let ended = match lifecycle.alive.registry.get(reference) {
+        // Its id is known here, so that the store need not search.
+        Some(session) => lifecycle.store.delete(session.id(), reason).await?,
+        None => {
+            let directory = lifecycle.store.directory();
+            let directory = directory.ok_or_else(|| unsupported("end a session"))?;
+            let scope = &lifecycle.settings.anonymous.scope;
+            directory.end(scope, reference, reason).await?
+        }
+    };
+    if ended {
+        end_here(lifecycle, reference, reason);
+    }
+    Ok(ended)
+}
+
+/// As [`revoke`], for all sessions that are meant. Those that began to be created before are refused.
+pub(crate) async fn revoke_all(
+    lifecycle: &Lifecycle,
+    filter: &SessionFilter,
+) -> Result<u64, StoreError> {
+    let directory = lifecycle.store.directory();
+    let directory = directory.ok_or_else(|| unsupported("end sessions"))?;
+    let alive = &lifecycle.alive;
+    let before = alive.registry.sessions();
+    alive.openings.revoke(filter);
+    let ended = directory.end_all(filter, EndReason::Revoked).await?;
+    // An anonymous session may have become somebody's on another node, and then it was not meant.
+    let is_certain = !matches!(filter, SessionFilter::Owner(owner) if owner.principal.is_none());
+    for session in before {
+        if is_certain && filter.includes(session.owner()) {
+            end_here(lifecycle, session.reference(), EndReason::Revoked);
         }
     }
+    // Of those that came meanwhile, too, some were ended and some were not: ask.
+    for session in alive.registry.sessions() {
+        if filter.includes(session.owner()) {
+            let tracker = &alive.registry.tracker;
+            tracker.wake(crate::session::Wake::Check(session));
+        }
+    }
+    Ok(ended)
+}
+
+fn unsupported(doing: &'static str) -> StoreError {
+    StoreError::new(StoreErrorKind::Unsupported, doing)
 }
 
 fn no_content() -> Response<Body> {

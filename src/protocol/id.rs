@@ -1,6 +1,10 @@
 //! A session's id, which is a secret, and its reference, which is not.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    str::FromStr,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderValue;
@@ -14,8 +18,17 @@ use sha2::{Digest as _, Sha256};
 ///
 /// The alphabet is the specification's (2025-11-25, transports, session management); the length is ours,
 /// because the specification sets none and memory is finite.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct SessionId(HeaderValue);
+#[derive(Clone)]
+pub struct SessionId(Repr);
+
+/// Most ids are a UUID or shorter; they need no allocation of their own.
+#[derive(Clone)]
+enum Repr {
+    Inline { len: u8, bytes: [u8; INLINE] },
+    Boxed(Box<[u8]>),
+}
+
+const INLINE: usize = 38;
 
 impl SessionId {
     /// The longest id in bytes that is accepted or looked up.
@@ -26,48 +39,73 @@ impl SessionId {
     pub fn issue() -> Self {
         let mut buffer = uuid::Uuid::encode_buffer();
         let text = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
-        Self::copied(text.as_bytes()).expect("a UUID is visible ASCII")
+        Self::copied(text.as_bytes())
     }
 
-    /// Takes a header's value as an id, without copying it.
+    /// Takes a header's value as an id. The id is a copy: it keeps no connection's buffer alive.
     ///
     /// # Errors
     ///
     /// When the value is empty, longer than [`MAX_LEN`](Self::MAX_LEN), or holds a byte outside 0x21 to 0x7E.
-    pub fn from_header(mut value: HeaderValue) -> Result<Self, InvalidSessionId> {
-        if !is_well_formed(value.as_bytes()) {
-            return Err(InvalidSessionId);
+    pub fn from_header(value: &HeaderValue) -> Result<Self, InvalidSessionId> {
+        match is_well_formed(value.as_bytes()) {
+            true => Ok(Self::copied(value.as_bytes())),
+            false => Err(InvalidSessionId),
         }
-        value.set_sensitive(true);
-        Ok(Self(value))
     }
 
-    /// Copies bytes into an id of its own, so that keeping the id does not keep a connection's buffer alive.
-    pub(crate) fn copied(bytes: &[u8]) -> Result<Self, InvalidSessionId> {
-        let value = HeaderValue::from_bytes(bytes).map_err(|_| InvalidSessionId)?;
-        Self::from_header(value)
+    /// Copies what is known to be [well-formed](is_well_formed).
+    pub(crate) fn copied(id: &[u8]) -> Self {
+        let mut bytes = [0; INLINE];
+        Self(match bytes.get_mut(..id.len()) {
+            Some(start) => {
+                start.copy_from_slice(id);
+                let len = id.len() as u8;
+                Repr::Inline { len, bytes }
+            }
+            None => Repr::Boxed(id.into()),
+        })
     }
 
     /// The id itself. It is a secret: keep it out of logs, URLs and error messages.
     #[must_use]
     pub fn expose(&self) -> &str {
-        self.0.to_str().expect("an id is visible ASCII")
+        str::from_utf8(self.as_bytes()).expect("an id is visible ASCII")
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::Boxed(bytes) => bytes,
+        }
     }
 
     /// The id as a header's value, marked sensitive.
     #[must_use]
     pub fn to_header(&self) -> HeaderValue {
-        self.0.clone()
-    }
-
-    pub(crate) fn into_header(self) -> HeaderValue {
-        self.0
+        let mut value = HeaderValue::from_bytes(self.as_bytes()).expect("an id is visible ASCII");
+        value.set_sensitive(true);
+        value
     }
 
     /// The public name of the session that this id opens.
     #[must_use]
     pub fn reference(&self) -> SessionRef {
-        SessionRef(Sha256::digest(self.0.as_bytes()).into())
+        SessionRef(Sha256::digest(self.as_bytes()).into())
+    }
+}
+
+impl PartialEq for SessionId {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for SessionId {}
+
+impl Hash for SessionId {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write(self.as_bytes());
     }
 }
 
@@ -81,7 +119,10 @@ impl FromStr for SessionId {
     type Err = InvalidSessionId;
 
     fn from_str(text: &str) -> Result<Self, InvalidSessionId> {
-        Self::copied(text.as_bytes())
+        match is_well_formed(text.as_bytes()) {
+            true => Ok(Self::copied(text.as_bytes())),
+            false => Err(InvalidSessionId),
+        }
     }
 }
 
@@ -101,7 +142,7 @@ impl SessionRef {
 
     /// Takes the 32 bytes of a digest, as a store kept them.
     #[must_use]
-    pub fn from_bytes(digest: [u8; 32]) -> Self {
+    pub const fn from_bytes(digest: [u8; 32]) -> Self {
         Self(digest)
     }
 }
@@ -171,9 +212,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_id_is_what_the_specification_says(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+        fn an_id_is_what_the_specification_says(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), 0x21..=0x7Eu8, 0x21..=0x7Eu8], 0..50)) {
             let visible = !bytes.is_empty() && bytes.iter().all(|b| (0x21..=0x7E).contains(b));
-            prop_assert_eq!(SessionId::copied(&bytes).is_ok(), visible);
+            prop_assert_eq!(is_well_formed(&bytes), visible);
+            if visible {
+                let id = SessionId::copied(&bytes);
+                prop_assert_eq!(id.as_bytes(), &bytes);
+                prop_assert_eq!(SessionId::from_header(&id.to_header()), Ok(id));
+            }
         }
 
         #[test]
@@ -181,6 +227,22 @@ mod tests {
             let reference = SessionRef::from_bytes(digest);
             prop_assert_eq!(reference.to_string().parse(), Ok(reference));
         }
+    }
+
+    #[test]
+    fn every_byte_of_an_id() {
+        for byte in 0..=u8::MAX {
+            for at in [0, 16, 35] {
+                let mut id = *b"3f0c6a52-6a0e-4a0e-9d52-0e6f5f1c8a11";
+                id[at] = byte;
+                assert_eq!(
+                    is_well_formed(&id),
+                    byte.is_ascii_graphic(),
+                    "byte {byte:#04x} at {at}"
+                );
+            }
+        }
+        assert!(!is_well_formed(b""));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::request::Era;
+use super::Era;
 
 /// What a client calls itself (`clientInfo` of `initialize`). Chosen by the client: never trust it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -111,6 +111,8 @@ pub(crate) enum Answer {
     Error,
     /// A JSON-RPC error without a request's id.
     AnonymousError,
+    /// Nothing that can be read to its end.
+    Broken,
     /// Anything else.
     Other,
 }

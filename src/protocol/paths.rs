@@ -26,6 +26,11 @@ impl GuardedPaths {
         )
     }
 
+    /// Whether all paths are guarded.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a request is guarded, by the path that this service sees and the one that the client
     /// sent, if they differ (a nested axum router takes its prefix away and keeps the
     /// `OriginalUri`). Either suffices.

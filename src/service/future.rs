@@ -1,4 +1,4 @@
-//! The hot way: pass, refuse, forward. What has to wait is one box.
+//! The answer to come: passed on, forwarded, refused, or waited for.
 
 use std::{
     fmt,
@@ -9,71 +9,74 @@ use std::{
 };
 
 use axum::body::{Body, Bytes};
-use http::{Request, Response, StatusCode};
+use http::Response;
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tokio::sync::futures::OwnedNotified;
 use tower::BoxError;
 
 use crate::{
-    lifecycle::strip,
-    lifecycle::upstream::{Inner, Route},
-    protocol::rejection::{Rejection, RejectionKind},
-    registry::{Underway, Visit},
-    service::Call,
-    service::layer::Core,
-    session::stream::StreamKind,
-    store::SessionStore,
+    lifecycle::{
+        Answered, Lifecycle,
+        answer::{answer_on_session, answer_without_session},
+    },
+    protocol::{Rejection, RejectionKind},
+    session::{Counted, InFlight, StreamKind},
 };
 
 pin_project! {
     /// The answer of a [`McpSessionService`](crate::McpSessionService), to come.
-    pub struct ResponseFuture<F, E, St> {
+    pub struct ResponseFuture<F, E> {
         #[pin]
-        state: State<F, E, St>,
+        state: State<F, E>,
         // Once there was something to wait for.
-        #[pin]
-        cut: Option<OwnedNotified>,
+        cut: Option<Pin<Box<OwnedNotified>>>,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    pub(crate) enum State<F, E, St> {
+    pub(super) enum State<F, E> {
         /// A path that is not guarded.
         Untouched { #[pin] inner: F },
         /// A request that has nothing to do with sessions: its answer may carry no id.
-        Pass { #[pin] inner: F, core: Arc<Core<St>>, route: Route },
+        Pass { #[pin] inner: F, lifecycle: Arc<Lifecycle>, route_digest: u64 },
         /// A request on a live session.
-        Forward { #[pin] inner: F, core: Arc<Core<St>>, visit: Option<Visit>, kind: StreamKind },
+        Forward {
+            #[pin]
+            inner: F,
+            lifecycle: Arc<Lifecycle>,
+            in_flight: Option<InFlight>,
+            kind: StreamKind,
+        },
         /// A refusal.
-        Refuse { rejection: Rejection, core: Arc<Core<St>> },
+        Refused { response: Option<Response<Body>> },
         /// Whatever has to wait for more than the inner service.
-        Slow { future: Slow<E>, core: Arc<Core<St>>, _underway: Underway },
+        Waiting { future: Waiting<E>, lifecycle: Arc<Lifecycle>, _counted: Counted },
     }
 }
 
 /// A future of its own making, in a box.
-pub(crate) type Slow<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+pub(super) type Waiting<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
-impl<F, E, St> From<State<F, E, St>> for ResponseFuture<F, E, St> {
-    fn from(state: State<F, E, St>) -> Self {
+impl<F, E> From<State<F, E>> for ResponseFuture<F, E> {
+    #[inline]
+    fn from(state: State<F, E>) -> Self {
         Self { state, cut: None }
     }
 }
 
-impl<F, E, St> fmt::Debug for ResponseFuture<F, E, St> {
+impl<F, E> fmt::Debug for ResponseFuture<F, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }
 
-impl<F, E, St, B> Future for ResponseFuture<F, E, St>
+impl<F, E, B> Future for ResponseFuture<F, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
     E: Send + 'static,
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-    St: SessionStore,
 {
     type Output = Result<Response<Body>, E>;
 
@@ -84,146 +87,78 @@ where
             return answer;
         }
         // Shutting down waits only so long for the answers in flight.
-        let Some(core) = this.state.project().may_be_cut() else {
-            return Poll::Pending;
+        let lifecycle = match this.state.project() {
+            StateProjection::Forward {
+                lifecycle,
+                in_flight,
+                ..
+            } => {
+                in_flight.iter_mut().for_each(InFlight::waited);
+                lifecycle
+            }
+            StateProjection::Waiting { lifecycle, .. } => lifecycle,
+            _ => return Poll::Pending,
         };
-        if this.cut.is_none() {
-            this.cut.set(Some(core.live.cut()));
-        }
-        let cut = this.cut.as_pin_mut().expect("was just set");
-        if cut.poll(cx).is_pending() && !core.live.is_cut() {
+        let tracker = &lifecycle.alive.registry.tracker;
+        let cut = this.cut.get_or_insert_with(|| Box::pin(tracker.cut()));
+        if cut.as_mut().poll(cx).is_pending() && !tracker.is_cut() {
             return Poll::Pending;
         }
-        Poll::Ready(Ok(core.answer(Rejection::new(RejectionKind::Draining))))
+        Poll::Ready(Ok(lifecycle.answer(Rejection::new(RejectionKind::Draining))))
     }
 }
 
-impl<F, E, St, B> State<F, E, St>
+impl<F, E, B> State<F, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
     E: Send + 'static,
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-    St: SessionStore,
 {
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response<Body>, E>> {
         loop {
-            let slow = match self.as_mut().project() {
+            let waiting = match self.as_mut().project() {
                 StateProjection::Untouched { inner } => {
                     return inner.poll(cx).map_ok(|response| response.map(Body::new));
                 }
-                StateProjection::Pass { inner, core, route } => {
+                StateProjection::Pass {
+                    inner,
+                    lifecycle,
+                    route_digest,
+                } => {
                     let mut response = ready!(inner.poll(cx))?.map(Body::new);
-                    strip::judge(response.headers_mut(), None, core, || route.clone());
+                    answer_without_session(lifecycle, &mut response, *route_digest);
                     return Poll::Ready(Ok(response));
                 }
                 StateProjection::Forward {
                     inner,
-                    core,
-                    visit,
+                    lifecycle,
+                    in_flight,
                     kind,
                 } => {
                     let response = ready!(inner.poll(cx))?.map(Body::new);
-                    let visit = visit.take().expect("polled after completion");
-                    match core.answer_on_session(response, visit, *kind) {
+                    let in_flight = in_flight.take().expect("polled after completion");
+                    match answer_on_session(lifecycle, response, in_flight, *kind) {
                         Answered::Now(response) => return Poll::Ready(Ok(response)),
-                        Answered::InnerGone(response, visit) => {
-                            let answering = Arc::clone(core);
-                            let answer =
-                                async move { Ok(answering.inner_gone(response, visit).await) };
-                            Self::Slow {
-                                future: Box::pin(answer),
-                                _underway: core.live.underway(),
-                                core: Arc::clone(core),
-                            }
-                        }
+                        answered => Self::settle(answered, Arc::clone(lifecycle)),
                     }
                 }
-                StateProjection::Refuse { rejection, core } => {
-                    return Poll::Ready(Ok(core.answer(rejection.clone())));
+                StateProjection::Refused { response } => {
+                    let response = response.take().expect("polled after completion");
+                    return Poll::Ready(Ok(response));
                 }
-                StateProjection::Slow { future, .. } => return future.as_mut().poll(cx),
+                StateProjection::Waiting { future, .. } => return future.as_mut().poll(cx),
             };
-            self.set(slow);
+            self.set(waiting);
         }
     }
-}
 
-impl<'a, F, E, St> StateProjection<'a, F, E, St> {
-    /// The core, if the answer is one that a session, or a birth, waits for.
-    fn may_be_cut(self) -> Option<&'a Arc<Core<St>>> {
-        match self {
-            Self::Forward { core, .. } | Self::Slow { core, .. } => Some(core),
-            Self::Untouched { .. } | Self::Pass { .. } | Self::Refuse { .. } => None,
+    #[cold]
+    fn settle(answered: Answered, lifecycle: Arc<Lifecycle>) -> Self {
+        Self::Waiting {
+            _counted: lifecycle.alive.registry.tracker.begin(),
+            lifecycle: Arc::clone(&lifecycle),
+            future: Box::pin(async move { Ok(answered.settle(&lifecycle).await) }),
         }
     }
-}
-
-/// What becomes of the inner service's answer to a request on a session.
-pub(crate) enum Answered {
-    /// It can go out.
-    Now(Response<Body>),
-    /// It is a 404, which may mean that the inner service has forgotten the session.
-    InnerGone(Response<Body>, Visit),
-}
-
-impl<St: SessionStore> Core<St> {
-    /// Makes of the inner service's answer what the client gets.
-    pub(crate) fn answer_on_session(
-        self: &Arc<Self>,
-        response: Response<Body>,
-        visit: Visit,
-        kind: StreamKind,
-    ) -> Answered {
-        let response = self.judge_answer(response, &visit);
-        if response.status() == StatusCode::NOT_FOUND {
-            return Answered::InnerGone(response, visit);
-        }
-        let watched = self.watch(response, visit, kind);
-        Answered::Now(watched.unwrap_or_else(|kind| self.answer(Rejection::new(kind))))
-    }
-
-    /// Removes every session id from an answer but the one of the session it was asked on.
-    pub(crate) fn judge_answer(
-        self: &Arc<Self>,
-        mut response: Response<Body>,
-        visit: &Visit,
-    ) -> Response<Body> {
-        let headers = response.headers_mut();
-        if strip::has_id(headers)
-            && let Some(route) = visit.live().route()
-        {
-            strip::judge(headers, Some(visit.session().id()), self, || route);
-        }
-        response
-    }
-
-    /// Lets an answer out; if it is a stream, it ends with the session. If that has ended already there is no stream.
-    ///
-    /// # Errors
-    ///
-    /// Why there is no stream.
-    pub(crate) fn watch(
-        &self,
-        response: Response<Body>,
-        visit: Visit,
-        kind: StreamKind,
-    ) -> Result<Response<Body>, RejectionKind> {
-        if !crate::lifecycle::buffered::is_event_stream(response.headers()) {
-            return Ok(response);
-        }
-        let (head, body) = response.into_parts();
-        let body = crate::session::stream::watch(body, visit, kind)?;
-        Ok(Response::from_parts(head, body))
-    }
-}
-
-/// Lets a request through that has nothing to do with sessions, after it had to be read.
-pub(crate) async fn pass<S: Inner, St: SessionStore>(
-    mut call: Call<S, St>,
-) -> Result<Response<Body>, S::Failure> {
-    let route = Route::of(&call.parts, &call.teller);
-    let request = Request::from_parts(call.parts, call.body);
-    let mut response = call.inner.send(request).await?;
-    strip::judge(response.headers_mut(), None, &call.core, || route);
-    Ok(response)
 }

@@ -2,20 +2,22 @@
 
 use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
 
-use axum::{body::Body, extract::OriginalUri};
+use axum::body::{Body, Bytes};
 use http::{Request, Response, request::Parts};
+use http_body::Body as HttpBody;
 use tower::{BoxError, Layer, Service};
 
+use super::{McpSessionService, upstream};
 use crate::{
     handle::Sessions,
-    lifecycle::upstream::{Tell, Teller},
-    protocol::paths::GuardedPaths,
-    protocol::rejection::{self, Rejection, RejectionKind},
-    protocol::request::{Revisions, Rules, SessionNeed},
-    registry::Live,
-    service::McpSessionService,
-    session::{Owner, Principal, Scope},
-    store::{AtLimit, SessionStore, Terms},
+    lifecycle::{Lifecycle, Settings},
+    protocol::{
+        Rejection,
+        paths::GuardedPaths,
+        request::{Revisions, SessionNeed},
+    },
+    session::{Principal, Scope},
+    store::{BoxSessionStore, SessionStore},
 };
 
 /// Puts an MCP service behind a session check: a request with an `Mcp-Session-Id` that the store does not hold live, for
@@ -34,20 +36,17 @@ use crate::{
 ///     .route("/health", get(|| async { "ok" }))
 ///     .layer(McpSessionLayer::new(MemoryStore::new()).with_paths(["/mcp"]));
 /// ```
-pub struct McpSessionLayer<St> {
-    core: Arc<Core<St>>,
+#[derive(Clone)]
+pub struct McpSessionLayer {
+    lifecycle: Arc<Lifecycle>,
 }
 
-impl<St: SessionStore> McpSessionLayer<St> {
+impl McpSessionLayer {
     /// A layer over this store, with the defaults that each setting names.
     #[must_use]
-    pub fn new(store: St) -> Self {
+    pub fn new(store: impl SessionStore) -> Self {
         Self {
-            core: Arc::new(Core {
-                store: Arc::new(store),
-                settings: Settings::default(),
-                live: Arc::new(Live::new()),
-            }),
+            lifecycle: Arc::new(Lifecycle::new(BoxSessionStore::new(store))),
         }
     }
 
@@ -64,13 +63,13 @@ impl<St: SessionStore> McpSessionLayer<St> {
     /// store. Default: `mcp`.
     #[must_use]
     pub fn with_scope(self, scope: Scope) -> Self {
-        self.with(|settings| settings.nobody.scope = scope)
+        self.with(|settings| settings.anonymous.scope = scope)
     }
 
     /// Says who a caller is, from the place where the authentication in front of this layer left it. Sessions then
-    /// belong to their principal; to everybody else they are 404. Default: everybody is nobody.
+    /// belong to their principal; to everybody else they are 404. Default: everybody is anonymous.
     ///
-    /// An error is answered with 500, never taken for nobody.
+    /// An error is answered with 500, never taken for anonymous.
     ///
     /// ```
     /// # use mcp_session_layer::{McpSessionLayer, MemoryStore, Principal};
@@ -104,7 +103,9 @@ impl<St: SessionStore> McpSessionLayer<St> {
     /// least 1 second. A session without any request since its birth lives 5 minutes at most.
     #[must_use]
     pub fn with_idle_timeout(self, idle: Duration) -> Self {
-        self.with(|settings| settings.idle = idle.max(SHORTEST_IDLE))
+        let idle = idle.max(SHORTEST_IDLE);
+        self.lifecycle.alive.registry.tracker.set_idle(idle);
+        self.with(|settings| settings.idle = idle)
     }
 
     /// How long a session may live, however busy it is. Default: no limit.
@@ -189,8 +190,10 @@ impl<St: SessionStore> McpSessionLayer<St> {
 
     /// How long a request waits for the store before it is answered with 503. Default: 3 seconds; at most a minute.
     #[must_use]
-    pub fn with_store_timeout(self, limit: Duration) -> Self {
-        self.with(|settings| settings.store_timeout = limit.min(LONGEST_STORE_TIMEOUT))
+    pub fn with_store_timeout(mut self, limit: Duration) -> Self {
+        let lifecycle = Arc::make_mut(&mut self.lifecycle);
+        lifecycle.store.timeout = limit.min(LONGEST_STORE_TIMEOUT);
+        self
     }
 
     /// Names the service that is sent a DELETE for sessions whose end it did not see. Default: what the layer wraps.
@@ -216,191 +219,50 @@ impl<St: SessionStore> McpSessionLayer<St> {
             + Clone
             + Send
             + 'static,
-        B: Send + 'static,
+        B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let teller: Arc<dyn Tell> = Arc::new(Teller::new(inner));
-        self.with(|settings| settings.teller = Some(teller))
+        self.with(|settings| settings.upstream = Some(upstream(inner)))
     }
 
     /// A handle to the sessions of this layer, to count and end them from elsewhere in the application.
     #[must_use]
     pub fn sessions(&self) -> Sessions {
-        Sessions::new(&self.core)
+        Sessions::new(&self.lifecycle)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(&mut Arc::make_mut(&mut self.core).settings);
+        change(&mut Arc::make_mut(&mut self.lifecycle).settings);
         self
     }
 }
 
-impl<St> Clone for McpSessionLayer<St> {
-    fn clone(&self) -> Self {
-        Self {
-            core: Arc::clone(&self.core),
-        }
-    }
-}
-
-impl<St> fmt::Debug for McpSessionLayer<St> {
+impl fmt::Debug for McpSessionLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("McpSessionLayer")
-            .field("scope", &self.core.settings.nobody.scope)
-            .field("idle", &self.core.settings.idle)
+            .field("scope", &self.lifecycle.settings.anonymous.scope)
+            .field("idle", &self.lifecycle.settings.idle)
             .finish_non_exhaustive()
     }
 }
 
-impl<S, St, B> Layer<S> for McpSessionLayer<St>
+impl<S, B> Layer<S> for McpSessionLayer
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
         + Clone
         + Send
         + 'static,
-    B: Send + 'static,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Service = McpSessionService<S, St>;
+    type Service = McpSessionService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let teller = match &self.core.settings.teller {
+        let upstream = match &self.lifecycle.settings.upstream {
             Some(named) => Arc::clone(named),
-            None => Arc::new(Teller::new(inner.clone())),
+            None => upstream(inner.clone()),
         };
-        McpSessionService::new(inner, teller, Arc::clone(&self.core))
-    }
-}
-
-/// What clones of a layer, and the services it makes, share.
-pub(crate) struct Core<St> {
-    pub(crate) store: Arc<St>,
-    pub(crate) settings: Settings,
-    pub(crate) live: Arc<Live>,
-}
-
-impl<St> Clone for Core<St> {
-    fn clone(&self) -> Self {
-        Self {
-            store: Arc::clone(&self.store),
-            settings: self.settings.clone(),
-            live: Arc::clone(&self.live),
-        }
-    }
-}
-
-impl<St> Core<St> {
-    /// The answer that a refusal is.
-    pub(crate) fn answer(&self, rejection: Rejection) -> Response<Body> {
-        tracing::debug!(kind = ?rejection.kind(), "refused a request");
-        rejection::respond(rejection, self.settings.renderer.as_ref())
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) paths: GuardedPaths,
-    pub(crate) rules: Rules,
-    pub(crate) supported: Arc<[String]>,
-    /// The owner of sessions without a principal.
-    pub(crate) nobody: Owner,
-    pub(crate) principal: Option<PrincipalOf>,
-    pub(crate) claims: bool,
-    pub(crate) idle: Duration,
-    life: Option<Duration>,
-    total: NonZeroU64,
-    per_principal: Option<NonZeroU64>,
-    pub(crate) evicts: bool,
-    pub(crate) renderer: Option<rejection::Renderer>,
-    pub(crate) keeps_params: bool,
-    pub(crate) forwards_issued: bool,
-    pub(crate) ends_with_inner: bool,
-    pub(crate) store_timeout: Duration,
-    pub(crate) teller: Option<Arc<dyn Tell>>,
-}
-
-type PrincipalOf = Arc<dyn Fn(&Parts) -> Result<Option<Principal>, BoxError> + Send + Sync>;
-
-impl Settings {
-    /// Whether a request goes to a guarded path, as it is spelled here or as it came to the outermost router.
-    pub(crate) fn guards(&self, parts: &Parts) -> bool {
-        let original = parts.extensions.get::<OriginalUri>();
-        self.paths
-            .guards(parts.uri.path(), original.map(|uri| uri.path()))
-    }
-
-    /// SessionFilter session a request asks for.
-    pub(crate) fn owner(&self, parts: &Parts) -> Result<Owner, RejectionKind> {
-        let Some(principal) = &self.principal else {
-            return Ok(self.nobody.clone());
-        };
-        let principal = principal(parts).map_err(|error| {
-            tracing::error!(
-                error = &*error as &dyn std::error::Error,
-                "could not tell who the caller is"
-            );
-            RejectionKind::PrincipalFailed
-        })?;
-        Ok(Owner {
-            scope: self.nobody.scope.clone(),
-            principal,
-        })
-    }
-
-    /// On what terms a session is born whose birth began that long ago.
-    pub(crate) fn terms(&self, begun: Duration) -> Terms {
-        Terms {
-            idle: self.idle,
-            initial_idle: NEWBORN.min(self.idle),
-            life: self.life,
-            total: Some(self.total),
-            per_principal: self.per_principal,
-            at_limit: match self.evicts {
-                true => AtLimit::Evict {
-                    untouched: self.beat().saturating_mul(2),
-                },
-                false => AtLimit::Refuse,
-            },
-            started_ago: begun,
-        }
-    }
-
-    /// After how long a use of a session its idle time is counted anew: short beside the idle time.
-    pub(crate) fn rest_after(&self) -> Duration {
-        (self.idle / 64).clamp(Duration::from_millis(50), Duration::from_secs(10))
-    }
-
-    /// How often a session in use is touched.
-    pub(crate) fn beat(&self) -> Duration {
-        self.idle / 3
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            paths: GuardedPaths::default(),
-            rules: Rules::default(),
-            supported: Arc::default(),
-            nobody: Owner {
-                scope: Scope::default(),
-                principal: None,
-            },
-            principal: None,
-            claims: false,
-            idle: Duration::from_secs(60 * 60),
-            life: None,
-            total: NonZeroU64::new(100_000).expect("not zero"),
-            per_principal: None,
-            evicts: false,
-            renderer: None,
-            keeps_params: false,
-            forwards_issued: false,
-            ends_with_inner: false,
-            store_timeout: Duration::from_secs(3),
-            teller: None,
-        }
+        McpSessionService::new(inner, upstream, Arc::clone(&self.lifecycle))
     }
 }
 
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
-const NEWBORN: Duration = Duration::from_secs(5 * 60);
 const LONGEST_STORE_TIMEOUT: Duration = Duration::from_secs(60);

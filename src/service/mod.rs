@@ -1,4 +1,8 @@
-//! The service: it looks at a request and chooses a future.
+//! The tower layer, its service and its response future.
+//!
+//! The only room that knows tower. A request that needs no waiting is served here with no allocation; one that does is a
+//! boxed future of `waiting`. Imports everything below: `lifecycle`, `registry`, `store`, `session`, `protocol`; and
+//! `handle`, which the layer gives out.
 
 use std::{
     fmt,
@@ -8,76 +12,61 @@ use std::{
 };
 
 use axum::body::{Body, Bytes};
-use http::{HeaderValue, Method, Request, Response, request::Parts};
+use http::{Method, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tower::{BoxError, Service};
 
-pub(crate) mod future;
-pub(crate) mod layer;
-mod lookup;
-
 pub use self::{future::ResponseFuture, layer::McpSessionLayer};
+use self::{
+    future::State,
+    upstream::upstream,
+    waiting::{Call, Inner},
+};
 use crate::{
-    lifecycle::create,
-    lifecycle::upstream::{Inner, Route, Tell},
-    protocol::SessionId,
-    protocol::rejection::{Rejection, RejectionKind},
-    protocol::request::{LAST_EVENT_ID, RequestKind, SESSION_ID},
-    service::future::State,
-    service::layer::Core,
-    service::lookup::Verdict,
-    session::stream::StreamKind,
-    store::SessionStore,
+    lifecycle::{Lifecycle, keeper},
+    protocol::{
+        Head, LAST_EVENT_ID, Lines, Rejection, RejectionKind, SESSION_ID, SessionId,
+        request::RequestKind,
+    },
+    session::{InFlight, StreamKind, Upstream},
+    store::Now,
 };
 
-/// An MCP service behind the session check. Made by [`McpSessionLayer`](crate::McpSessionLayer).
-pub struct McpSessionService<S, St> {
+mod future;
+mod layer;
+mod upstream;
+mod waiting;
+
+/// An MCP service behind the session check. Made by [`McpSessionLayer`].
+#[derive(Clone)]
+pub struct McpSessionService<S> {
     inner: S,
-    teller: Arc<dyn Tell>,
-    core: Arc<Core<St>>,
+    upstream: Arc<Upstream>,
+    lifecycle: Arc<Lifecycle>,
 }
 
-/// A request on its way, and what serves it.
-pub(crate) struct Call<S, St> {
-    pub(crate) core: Arc<Core<St>>,
-    /// Ready for one call.
-    pub(crate) inner: S,
-    pub(crate) teller: Arc<dyn Tell>,
-    pub(crate) parts: Parts,
-    pub(crate) body: Body,
-}
-
-impl<S, St> Call<S, St> {
-    /// Refuses the request: the answer now, the rest of its body swallowed meanwhile.
-    pub(crate) fn refuse(self, rejection: Rejection) -> Response<Body> {
-        self.core.live.drain.swallow(&self.parts.headers, self.body);
-        self.core.answer(rejection)
-    }
-}
-
-impl<S, St> McpSessionService<S, St> {
-    pub(crate) fn new(inner: S, teller: Arc<dyn Tell>, core: Arc<Core<St>>) -> Self {
+impl<S> McpSessionService<S> {
+    fn new(inner: S, upstream: Arc<Upstream>, lifecycle: Arc<Lifecycle>) -> Self {
         Self {
             inner,
-            teller,
-            core,
+            upstream,
+            lifecycle,
         }
     }
 }
 
-impl<S, St, ReqB, ResB> Service<Request<ReqB>> for McpSessionService<S, St>
+impl<S, ReqB, ResB> Service<Request<ReqB>> for McpSessionService<S>
 where
     S: Service<Request<Body>, Response = Response<ResB>, Error: Send, Future: Send>
         + Clone
         + Send
         + 'static,
-    St: SessionStore,
     ReqB: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     ResB: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future, S::Error, St>;
+    type Future = ResponseFuture<S::Future, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -86,139 +75,186 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
         let body = Body::new(body);
-        let settings = &self.core.settings;
-        if !settings.guards(&parts) {
+        let lifecycle = &*self.lifecycle;
+        if !lifecycle.settings.guards(&parts) {
             let inner = self.inner.call(Request::from_parts(parts, body));
             return State::Untouched { inner }.into();
         }
-        self.core.start_keeper();
-        match RequestKind::of(&parts.method, &parts.headers, settings.rules) {
-            RequestKind::Pass => self.pass(parts, body),
-            RequestKind::PassModern => {
-                parts.headers.remove(&LAST_EVENT_ID);
-                self.pass(parts, body)
+        keeper::start(&self.lifecycle);
+        let head = Head::read(&mut parts.headers);
+        let digest = {
+            let version = match head.version {
+                Lines::One(version) => Some(version),
+                _ => None,
+            };
+            let routes = &lifecycle.alive.registry.routes;
+            routes.digest(&parts.uri, head.host, version, &self.upstream)
+        };
+        match RequestKind::of(&parts.method, &head, lifecycle.settings.rules) {
+            RequestKind::Session(id) | RequestKind::Delete(id) => {
+                let id = SessionId::copied(id.as_bytes());
+                self.look_up(&id, digest, parts, body)
             }
-            RequestKind::MaybeBirth => self.slow(parts, body, create::read_then_bear),
-            RequestKind::PassMaybeBirth => self.slow(parts, body, |call| create::bear(call, None)),
-            RequestKind::Session(_) | RequestKind::Delete(_) => self.look_up(parts, body),
-            RequestKind::Refuse(kind) => self.refuse(kind, &parts, body),
+            RequestKind::Pass => {
+                let has_id = !matches!(head.id, Lines::None);
+                self.pass(has_id, false, digest, parts, body)
+            }
+            RequestKind::PassModern => {
+                let has_id = !matches!(head.id, Lines::None);
+                let has_last_event_id = head.has_last_event_id;
+                self.pass(has_id, has_last_event_id, digest, parts, body)
+            }
+            RequestKind::MaybeInitialize => self.wait(parts, body, Call::read_and_initialize),
+            RequestKind::PassMaybeInitialize => {
+                self.wait(parts, body, |call| call.initialize(None))
+            }
+            RequestKind::Refuse(kind) => self.refuse(kind, parts, body),
             RequestKind::RefuseVersion(version) => {
-                let rejection = Rejection::unsupported_version(version, &settings.supported);
-                self.slow(parts, body, |call| create::refuse_version(call, rejection))
+                let supported = &lifecycle.settings.supported;
+                let rejection = Rejection::unsupported_version(version, supported);
+                self.wait(parts, body, |call| call.refuse_version(rejection))
             }
         }
     }
 }
 
-impl<S, St> McpSessionService<S, St> {
+impl<S> McpSessionService<S> {
     /// Lets a request through that has nothing to do with sessions.
-    fn pass<F, E>(&mut self, mut parts: Parts, body: Body) -> ResponseFuture<F, E, St>
+    #[inline]
+    fn pass<F, E>(
+        &mut self,
+        has_id: bool,
+        has_last_event_id: bool,
+        route_digest: u64,
+        mut parts: Parts,
+        body: Body,
+    ) -> ResponseFuture<F, E>
     where
         S: Service<Request<Body>, Future = F, Error = E>,
     {
-        parts.headers.remove(&SESSION_ID);
+        if has_id {
+            parts.headers.remove(&SESSION_ID);
+        }
+        if has_last_event_id {
+            parts.headers.remove(&LAST_EVENT_ID);
+        }
+        let registry = &self.lifecycle.alive.registry;
+        registry.routes.note(route_digest, &parts, &self.upstream);
         State::Pass {
-            route: Route::of(&parts, &self.teller),
             inner: self.inner.call(Request::from_parts(parts, body)),
-            core: Arc::clone(&self.core),
+            lifecycle: Arc::clone(&self.lifecycle),
+            route_digest,
         }
         .into()
     }
 
     /// Lets a request through if the store holds its session: at once, if this process's memory can tell.
-    fn look_up<F, E>(&mut self, mut parts: Parts, body: Body) -> ResponseFuture<F, E, St>
-    where
-        S: Service<Request<Body>, Future = F, Error = E> + Inner<Failure = E>,
-        E: Send + 'static,
-        St: SessionStore,
-    {
-        let core = &self.core;
-        let (id, owner) = match (take_id(&mut parts), core.settings.owner(&parts)) {
-            (Ok(id), Ok(owner)) => (id, owner),
-            (Err(kind), _) | (_, Err(kind)) => return self.refuse(kind, &parts, body),
-        };
-        match core.touch_now(&id, &owner) {
-            Verdict::Live(visit) if parts.method != Method::DELETE => {
-                core.let_in(&visit, id, &mut parts, &self.teller);
-                State::Forward {
-                    kind: StreamKind::of(&parts.method),
-                    inner: self.inner.call(Request::from_parts(parts, body)),
-                    core: Arc::clone(core),
-                    visit: Some(visit),
-                }
-                .into()
-            }
-            Verdict::Refused(kind) => self.refuse(kind, &parts, body),
-            verdict => self.slow(parts, body, |call| lookup::serve(call, verdict, id, owner)),
-        }
-    }
-
-    fn refuse<F, E>(
-        &self,
-        kind: RejectionKind,
-        parts: &Parts,
+    #[inline]
+    fn look_up<F, E>(
+        &mut self,
+        id: &SessionId,
+        digest: u64,
+        mut parts: Parts,
         body: Body,
-    ) -> ResponseFuture<F, E, St> {
-        self.core.live.drain.swallow(&parts.headers, body);
-        State::Refuse {
-            rejection: Rejection::new(kind),
-            core: Arc::clone(&self.core),
+    ) -> ResponseFuture<F, E>
+    where
+        S: Service<Request<Body>, Future = F, Error = E> + Inner<Failure = E> + Clone,
+        E: Send + 'static,
+    {
+        let lifecycle = &*self.lifecycle;
+        let settings = &lifecycle.settings;
+        let known = match settings.caller(&parts) {
+            Ok(known) => known,
+            Err(kind) => return self.refuse(kind, parts, body),
+        };
+        let caller = known.as_ref().unwrap_or(&settings.anonymous);
+        let found = match lifecycle.store.touch_now(id, caller, settings.idle) {
+            Now::Live(found) => found,
+            Now::Absent if !settings.may_claim(caller) => {
+                return self.refuse(RejectionKind::Unknown, parts, body);
+            }
+            Now::Absent | Now::Unknown => {
+                let (id, caller) = (id.clone(), caller.clone());
+                return self.wait(parts, body, |call| call.ask_store(id, caller));
+            }
+        };
+        let in_flight = match lifecycle.alive.registry.enter(found, caller) {
+            Ok(in_flight) => in_flight,
+            Err(kind) => return self.refuse(kind, parts, body),
+        };
+        if parts.method == Method::DELETE {
+            return self.wait(parts, body, |call| call.forward(in_flight));
+        }
+        let_in(lifecycle, &in_flight, &mut parts, digest, &self.upstream);
+        State::Forward {
+            kind: StreamKind::of(&parts.method),
+            inner: self.inner.call(Request::from_parts(parts, body)),
+            lifecycle: Arc::clone(&self.lifecycle),
+            in_flight: Some(in_flight),
         }
         .into()
     }
 
+    fn refuse<F, E>(&self, kind: RejectionKind, parts: Parts, body: Body) -> ResponseFuture<F, E> {
+        let response = self.lifecycle.refuse(Rejection::new(kind), parts, body);
+        let response = Some(response);
+        State::Refused { response }.into()
+    }
+
     /// Serves a request in a future that has to wait before it calls inward. It gets the inner service that said it was
     /// ready; what stays behind has to be asked again.
-    fn slow<F, E, Fut>(
+    fn wait<F, E, Fut>(
         &mut self,
         parts: Parts,
         body: Body,
-        serve: impl FnOnce(Call<S, St>) -> Fut,
-    ) -> ResponseFuture<F, E, St>
+        serve: impl FnOnce(Call<S>) -> Fut,
+    ) -> ResponseFuture<F, E>
     where
         S: Clone,
         Fut: Future<Output = Result<Response<Body>, E>> + Send + 'static,
     {
         let not_ready = self.inner.clone();
         let call = Call {
-            core: Arc::clone(&self.core),
+            lifecycle: Arc::clone(&self.lifecycle),
             inner: std::mem::replace(&mut self.inner, not_ready),
-            teller: Arc::clone(&self.teller),
+            upstream: Arc::clone(&self.upstream),
             parts,
             body,
         };
-        State::Slow {
+        State::Waiting {
             future: Box::pin(serve(call)),
-            _underway: self.core.live.underway(),
-            core: Arc::clone(&self.core),
+            _counted: self.lifecycle.alive.registry.tracker.begin(),
+            lifecycle: Arc::clone(&self.lifecycle),
         }
         .into()
     }
 }
 
-impl<S: Clone, St> Clone for McpSessionService<S, St> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            teller: Arc::clone(&self.teller),
-            core: Arc::clone(&self.core),
-        }
+/// Prepares a request on a live session for the inner service.
+#[inline]
+fn let_in(
+    lifecycle: &Lifecycle,
+    in_flight: &InFlight,
+    parts: &mut Parts,
+    digest: u64,
+    upstream: &Arc<Upstream>,
+) {
+    let session = in_flight.session();
+    if !lifecycle.inner_knows(session) {
+        parts.headers.remove(&SESSION_ID);
     }
+    let routes = &lifecycle.alive.registry.routes;
+    let route = || routes.get(digest, &parts.uri, &parts.headers, upstream);
+    if session.note_route(digest, route) {
+        lifecycle.notify_inner(session);
+    }
+    parts.extensions.insert(session.clone());
 }
 
-impl<S: fmt::Debug, St> fmt::Debug for McpSessionService<S, St> {
+impl<S: fmt::Debug> fmt::Debug for McpSessionService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("McpSessionService")
             .field("inner", &self.inner)
             .finish_non_exhaustive()
     }
-}
-
-/// Takes the id out of the headers without copying it; an empty value keeps its place.
-fn take_id(parts: &mut Parts) -> Result<SessionId, RejectionKind> {
-    let value = parts.headers.get_mut(&SESSION_ID);
-    let value = value.map(|value| std::mem::replace(value, HeaderValue::from_static("")));
-    value
-        .and_then(|value| SessionId::from_header(value).ok())
-        .ok_or(RejectionKind::Malformed)
 }

@@ -1,96 +1,98 @@
-//! What a session is, and the values a node keeps beside it.
+//! What a session is: its id, owner and record, and beside them what this node knows of it while it lives: its times,
+//! its uses, its streams and its local values.
+//!
+//! The handle is the live state: what a store finds is what the handler gets. Imports `protocol` only.
 
 use std::{
-    any::{Any, TypeId},
-    collections::HashMap,
     fmt,
-    sync::Arc,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
-use bytes::Bytes;
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-mod owner;
-pub(crate) mod stream;
+use self::{locals::Locals, record::Details};
+use crate::protocol::{SessionId, SessionRef};
 
-pub use self::owner::{Owner, Principal, Scope};
-use crate::protocol::{ClientInfo, SessionId, SessionRef};
+mod in_flight;
+mod locals;
+mod owner;
+mod record;
+mod route;
+mod state;
+mod stream;
+mod table;
+pub(crate) mod times;
+
+pub(crate) use self::{
+    in_flight::{Counted, InFlight, Tracker, Wake},
+    route::{Route, Upstream},
+    state::{Home, State},
+    stream::{Stream, StreamKind, watch},
+    table::Table,
+    times::Times,
+};
+pub use self::{
+    owner::{Owner, Principal, Scope},
+    record::{Issuer, SessionRecord},
+};
 
 /// A live session: a cheap handle that the layer puts into the extensions of each request it lets through.
 ///
 /// In an axum handler take it as an argument; elsewhere `request.extensions().get::<Session>()`.
 ///
-/// It holds no instants: how old a session is, and how long it has left, only its store's clock can say.
+/// How old a session is, and how long it has left, only its store's clock can say.
 #[derive(Clone)]
-pub struct Session(Arc<Inner>);
+pub struct Session(Arc<Node>);
 
-struct Inner {
+/// In the order in which a request looks at it.
+struct Node {
+    state: State,
+    times: Times,
+    /// Of `attached.route`: zero without one.
+    route_digest: AtomicU64,
     id: SessionId,
+    /// As it was created.
+    owner: Owner,
+    /// Who has claimed it since.
+    claimed: OnceLock<Box<Owner>>,
+    details: Details,
     reference: SessionRef,
-    record: SessionRecord,
-    locals: Arc<Locals>,
+    attached: Mutex<Attached>,
 }
 
-/// What a store keeps of a session besides its key and its times.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionRecord {
-    /// Whom the session belongs to.
-    pub owner: Owner,
-    /// Who made its id.
-    pub issuer: Issuer,
-    /// The client, as it named itself in `initialize`.
-    pub client: Option<ClientInfo>,
-    /// The protocol version that the client *requested* in `initialize`; the negotiated one may be lower.
-    pub protocol_version: Option<String>,
-    /// The `params` of `initialize` as raw JSON, if they are kept. [`touch`](crate::SessionStore::touch)
-    /// need not return them, [`load`](crate::SessionStore::load) must.
-    pub initialize_params: Option<Bytes>,
+#[derive(Default)]
+struct Attached {
+    /// Where the inner service saw it last.
+    route: Option<Arc<Route>>,
+    /// Most sessions have neither most of the time.
+    more: Option<Box<More>>,
 }
 
-impl SessionRecord {
-    /// A record of which nothing but the owner and the issuer is known.
-    #[must_use]
-    pub fn new(owner: Owner, issuer: Issuer) -> Self {
-        Self {
-            owner,
-            issuer,
-            client: None,
-            protocol_version: None,
-            initialize_params: None,
-        }
-    }
-}
-
-/// Who made a session's id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Issuer {
-    /// The inner service: it knows the session by this id.
-    Inner,
-    /// This layer, because the inner service issued none.
-    Layer,
+#[derive(Default)]
+struct More {
+    locals: Locals,
+    next_stream: u64,
+    streams: HashMap<u64, Arc<Stream>, foldhash::fast::RandomState>,
 }
 
 impl Session {
     /// Puts together what a store kept under this id.
     #[must_use]
     pub fn new(id: SessionId, record: SessionRecord) -> Self {
-        let reference = id.reference();
-        Self(Arc::new(Inner {
+        Self(Arc::new(Node {
+            state: State::default(),
+            times: Times::new(),
+            route_digest: AtomicU64::new(0),
+            reference: id.reference(),
             id,
-            reference,
-            record,
-            locals: Arc::default(),
-        }))
-    }
-
-    /// The same session, node-local values included, with another record.
-    #[must_use]
-    pub fn with_record(&self, record: SessionRecord) -> Self {
-        Self(Arc::new(Inner {
-            id: self.0.id.clone(),
-            reference: self.0.reference,
-            record,
-            locals: Arc::clone(&self.0.locals),
+            owner: record.owner.clone(),
+            claimed: OnceLock::new(),
+            details: Details::of(record),
+            attached: Mutex::default(),
         }))
     }
 
@@ -109,13 +111,19 @@ impl Session {
     /// What the store keeps of this session.
     #[must_use]
     pub fn record(&self) -> SessionRecord {
-        self.0.record.clone()
+        self.0.details.record(self.owner().clone())
     }
 
     /// Whom the session belongs to.
     #[must_use]
     pub fn owner(&self) -> &Owner {
-        &self.0.record.owner
+        self.0.claimed.get().map_or(&self.0.owner, |owner| owner)
+    }
+
+    /// Who made its id.
+    #[must_use]
+    pub fn issuer(&self) -> Issuer {
+        self.0.details.issuer
     }
 
     /// A value of this type that belongs to this session on this node, made on first use.
@@ -137,14 +145,137 @@ impl Session {
     /// ```
     #[must_use]
     pub fn local<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
-        self.0.locals.get()
+        if let Some(more) = &self.0.attached.lock().more
+            && let Some(value) = more.locals.get()
+        {
+            return value;
+        }
+        // Made outside the lock: `T::default` is the application's code.
+        let made = Arc::new(T::default());
+        let mut attached = self.0.attached.lock();
+        if self.has_ended() {
+            return made;
+        }
+        attached.more().locals.get_or_insert(made)
     }
 
-    /// Drops the node-local values and keeps no new ones. For the end of the session.
-    pub(crate) fn drop_locals(&self) {
-        // Dropped outside the lock: a value's `drop` may ask for another value.
-        let values = self.0.locals.0.lock().take_for_good();
-        drop(values);
+    pub(crate) fn state(&self) -> &State {
+        &self.0.state
+    }
+
+    pub(crate) fn times(&self) -> &Times {
+        &self.0.times
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.state.now().has_ended()
+    }
+
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.0.state.now().uses() > 0
+    }
+
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.0.claimed.get().is_some()
+    }
+
+    /// Whether this is the very same handle.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Another handle of the same session, which shares no state with this one.
+    pub(crate) fn twin(&self) -> Self {
+        Self::new(self.0.id.clone(), self.record())
+    }
+
+    /// Makes an anonymous session this owner's, for good, and ends the streams that were opened before: what nobody
+    /// opened is not the new owner's. `false` if it is another's.
+    pub(crate) fn claim(&self, owner: &Owner) -> bool {
+        if self.owner() == owner {
+            return true;
+        }
+        let is_anonymous = self.0.owner.principal.is_none() && self.0.owner.scope == owner.scope;
+        let claimed = is_anonymous && self.0.claimed.set(Box::new(owner.clone())).is_ok();
+        if claimed {
+            self.end_streams(|_| true);
+        }
+        claimed || self.owner() == owner
+    }
+
+    /// Ends it on this node: its streams end, its local values are dropped. `false` if it had ended before.
+    pub(crate) fn end(&self) -> bool {
+        let ends = self.0.state.end();
+        // Dropped outside the lock: a value's `drop` is the application's code, and may ask for another value.
+        let more = self.0.attached.lock().more.take();
+        for stream in more.iter().flat_map(|more| more.streams.values()) {
+            stream.end();
+        }
+        ends
+    }
+
+    /// Ends the streams that `which` picks. The session goes on.
+    pub(crate) fn end_streams(&self, which: impl Fn(StreamKind) -> bool) {
+        let picked: Vec<_> = match &mut self.0.attached.lock().more {
+            Some(more) => more
+                .streams
+                .extract_if(|_, stream| which(stream.kind()))
+                .collect(),
+            None => Vec::new(),
+        };
+        for (_, stream) in picked {
+            stream.end();
+        }
+    }
+
+    fn add_stream(&self, stream: &Arc<Stream>) -> u64 {
+        let mut attached = self.0.attached.lock();
+        let more = attached.more();
+        let key = more.next_stream;
+        more.next_stream += 1;
+        more.streams.insert(key, Arc::clone(stream));
+        key
+    }
+
+    /// Takes a stream off the list: it is over.
+    fn remove_stream(&self, key: u64) {
+        let mut attached = self.0.attached.lock();
+        let removed = attached
+            .more
+            .as_mut()
+            .and_then(|more| more.streams.remove(&key));
+        drop(attached);
+        drop(removed);
+    }
+
+    /// Notes where the inner service sees the session, if it changed since the last request, and answers whether the
+    /// session had ended before this was noted.
+    #[inline]
+    pub(crate) fn note_route(&self, digest: u64, route: impl FnOnce() -> Arc<Route>) -> bool {
+        if self.0.route_digest.load(Relaxed) == digest {
+            return false;
+        }
+        let mut attached = self.0.attached.lock();
+        let before = attached.route.replace(route());
+        self.0.route_digest.store(digest, Relaxed);
+        drop(attached);
+        drop(before);
+        self.has_ended()
+    }
+
+    /// Where the inner service saw it last.
+    pub(crate) fn route(&self) -> Option<Arc<Route>> {
+        self.0.attached.lock().route.clone()
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakSession {
+        WeakSession(Arc::downgrade(&self.0))
+    }
+}
+
+impl Attached {
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
     }
 }
 
@@ -152,57 +283,27 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("reference", &self.0.reference)
-            .field("record", &self.0.record)
+            .field("record", &self.record())
             .finish_non_exhaustive()
     }
 }
 
-#[derive(Default)]
-struct Locals(Mutex<Values>);
+/// A session that somebody will look at again, if it is still there.
+pub(crate) struct WeakSession(Weak<Node>);
 
-enum Values {
-    Open(HashMap<TypeId, Arc<dyn Any + Send + Sync>>),
-    Ended,
-}
-
-impl Locals {
-    fn get<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
-        if let Values::Open(values) = &*self.0.lock()
-            && let Some(value) = values.get(&TypeId::of::<T>())
-        {
-            return downcast(value);
-        }
-        // Made outside the lock: `T::default` is the application's code. Of two made at once the first stays.
-        let made = Arc::new(T::default());
-        match &mut *self.0.lock() {
-            Values::Open(values) => downcast(values.entry(TypeId::of::<T>()).or_insert(made)),
-            Values::Ended => made,
-        }
+impl WeakSession {
+    pub(crate) fn upgrade(&self) -> Option<Session> {
+        self.0.upgrade().map(Session)
     }
-}
 
-impl Values {
-    fn take_for_good(&mut self) -> Self {
-        std::mem::replace(self, Self::Ended)
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
     }
-}
-
-impl Default for Values {
-    fn default() -> Self {
-        Self::Open(HashMap::new())
-    }
-}
-
-fn downcast<T: Send + Sync + 'static>(value: &Arc<dyn Any + Send + Sync>) -> Arc<T> {
-    Arc::clone(value)
-        .downcast()
-        .expect("values are kept under their own type")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Scope;
 
     fn session() -> Session {
         let owner = Owner {
@@ -216,16 +317,34 @@ mod tests {
     fn a_local_value_is_made_once_and_shared_by_clones() {
         let session = session();
         *session.local::<Mutex<u32>>().lock() += 1;
-        assert_eq!(*session.local::<Mutex<u32>>().lock(), 1);
+        assert_eq!(*session.clone().local::<Mutex<u32>>().lock(), 1);
     }
 
     #[test]
     fn a_local_value_is_dropped_at_the_end_and_not_kept_after_it() {
         let session = session();
         let before = Arc::downgrade(&session.local::<String>());
-        session.drop_locals();
+        session.end();
         assert!(before.upgrade().is_none());
         let after = Arc::downgrade(&session.local::<String>());
         assert!(after.upgrade().is_none());
+    }
+
+    #[test]
+    fn a_session_is_claimed_once_and_only_if_it_is_anonymous() {
+        let owner = |name| Owner {
+            scope: Scope::default(),
+            principal: Some(Principal::new(name)),
+        };
+        let session = session();
+        assert!(session.claim(&owner("a")) && session.claim(&owner("a")));
+        assert!(!session.claim(&owner("b")));
+        assert_eq!(session.owner(), &owner("a"));
+        assert!(session.record().owner == owner("a"));
+    }
+
+    #[test]
+    fn a_session_is_small() {
+        assert!(size_of::<Node>() <= 248, "{}", size_of::<Node>());
     }
 }

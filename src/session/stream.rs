@@ -11,17 +11,19 @@ use http::Method;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use crate::{
-    protocol::rejection::RejectionKind,
-    registry::{LiveSession, Visit},
-};
+use super::{InFlight, Session};
+use crate::protocol::RejectionKind;
 
-/// Makes a body end with the session that the visit is on.
+/// Makes a body end with the session that it is an answer on.
 ///
 /// # Errors
 ///
 /// When that has ended already, or the process shuts down: there is no stream then.
-pub(crate) fn watch(body: Body, visit: Visit, kind: StreamKind) -> Result<Body, RejectionKind> {
+pub(crate) fn watch(
+    body: Body,
+    in_flight: InFlight,
+    kind: StreamKind,
+) -> Result<Body, RejectionKind> {
     let stream = Arc::new(Stream {
         kind,
         state: Mutex::new(State {
@@ -29,10 +31,14 @@ pub(crate) fn watch(body: Body, visit: Visit, kind: StreamKind) -> Result<Body, 
             ..State::default()
         }),
     });
-    let key = visit.watch(&stream)?;
-    let live = Arc::clone(visit.live());
-    stream.hold(visit);
-    Ok(Body::new(Watched { stream, live, key }))
+    let key = in_flight.watch(&stream)?;
+    let session = in_flight.session().clone();
+    stream.hold(in_flight);
+    Ok(Body::new(Watched {
+        stream,
+        session,
+        key,
+    }))
 }
 
 /// What opened a stream.
@@ -57,7 +63,7 @@ impl StreamKind {
 
 /// The part of a watched stream that whoever ends the session can reach.
 pub(crate) struct Stream {
-    pub(crate) kind: StreamKind,
+    kind: StreamKind,
     state: Mutex<State>,
 }
 
@@ -67,11 +73,15 @@ struct State {
     /// The inner body, until the end of either; not here while it is being polled.
     body: Option<Body>,
     /// Keeps the session in use for as long as the stream is open.
-    visit: Option<Visit>,
+    in_flight: Option<InFlight>,
     waker: Option<Waker>,
 }
 
 impl Stream {
+    pub(crate) fn kind(&self) -> StreamKind {
+        self.kind
+    }
+
     /// Ends the stream now: nothing more is handed out, and the inner body is dropped although nobody polls.
     pub(crate) fn end(&self) {
         let State { waker, .. } = self.close();
@@ -89,10 +99,12 @@ impl Stream {
         std::mem::replace(&mut *self.state.lock(), ended)
     }
 
-    fn hold(&self, visit: Visit) {
+    fn hold(&self, mut in_flight: InFlight) {
+        // However soon it ends: nobody looks at the clock when it begins.
+        in_flight.waited();
         let mut state = self.state.lock();
         if !state.has_ended {
-            state.visit = Some(visit);
+            state.in_flight = Some(in_flight);
         }
     }
 
@@ -135,7 +147,7 @@ impl Stream {
 
 struct Watched {
     stream: Arc<Stream>,
-    live: Arc<LiveSession>,
+    session: Session,
     key: u64,
 }
 
@@ -163,7 +175,7 @@ impl HttpBody for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.live.unwatch(self.key);
+        self.session.remove_stream(self.key);
         drop(self.stream.close());
     }
 }

@@ -43,7 +43,7 @@ mod rooms;
 /// store.migrate().await?;
 /// tokio::spawn(store.clone().keep_swept(Duration::from_secs(60)));
 /// let layer = McpSessionLayer::new(store);
-/// # let _: McpSessionLayer<PostgresStore> = layer;
+/// # let _: McpSessionLayer = layer;
 /// # Ok(())
 /// # }
 /// ```

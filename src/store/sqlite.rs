@@ -42,7 +42,7 @@ mod birth;
 /// store.migrate().await?;
 /// tokio::spawn(store.clone().keep_swept(Duration::from_secs(60)));
 /// let layer = McpSessionLayer::new(store);
-/// # let _: McpSessionLayer<SqliteStore> = layer;
+/// # let _: McpSessionLayer = layer;
 /// # Ok(())
 /// # }
 /// ```

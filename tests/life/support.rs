@@ -36,8 +36,8 @@ pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
 /// A layer over an inner service of its own.
 #[derive(Clone)]
 pub(crate) struct Node {
-    pub(crate) layer: McpSessionLayer<Spy>,
-    pub(crate) service: McpSessionService<InnerService, Spy>,
+    pub(crate) layer: McpSessionLayer,
+    pub(crate) service: McpSessionService<InnerService>,
     pub(crate) inner: Arc<Inner>,
 }
 
@@ -46,10 +46,7 @@ impl Node {
         Self::with(store, |layer| layer)
     }
 
-    pub(crate) fn with(
-        store: &Spy,
-        set: impl FnOnce(McpSessionLayer<Spy>) -> McpSessionLayer<Spy>,
-    ) -> Self {
+    pub(crate) fn with(store: &Spy, set: impl FnOnce(McpSessionLayer) -> McpSessionLayer) -> Self {
         let layer = McpSessionLayer::new(store.clone()).with_principal(|parts| {
             let name = parts.headers.get("x-user");
             Ok(name.map(|name| Principal::new(name.to_str().unwrap())))

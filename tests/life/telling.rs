@@ -27,7 +27,7 @@ async fn send(app: &Router, request: http::Request<axum::body::Body>) -> Respons
 }
 
 /// Three sessions through an app, each ended behind the inner service's back.
-async fn is_told(app: Router, layer: McpSessionLayer<MemoryStore>, inner: &Inner, path: &str) {
+async fn is_told(app: Router, layer: McpSessionLayer, inner: &Inner, path: &str) {
     let mut ids = Vec::new();
     for _ in 0..3 {
         let born = send(&app, initialize()).await;

@@ -324,7 +324,8 @@ impl NaiveStore {
         let mut revoked = state.revoked.iter();
         !self.has(EndAllIgnoresBegun)
             && revoked.any(|(filter, ended)| {
-                filter.includes(owner) && (started_ago > ended.elapsed() || self.has(EndAllIsForEver))
+                filter.includes(owner)
+                    && (started_ago > ended.elapsed() || self.has(EndAllIsForEver))
             })
     }
 
@@ -402,7 +403,7 @@ impl NaiveStore {
                 parsed.map_or(params, |value: serde_json::Value| value.to_string().into())
             });
         }
-        session.with_record(record)
+        Session::new(session.id().clone(), record)
     }
 }
 
@@ -599,7 +600,7 @@ impl SessionStore for NaiveStore {
                 let mut record = row.session.record();
                 record.owner = owner.clone();
                 if !self.has(ClaimKeepsTheOwner) {
-                    row.session = row.session.with_record(record);
+                    row.session = Session::new(row.session.id().clone(), record);
                 }
                 if !self.has(ClaimDoesNotExtend) {
                     self.extend(row, idle);

@@ -181,7 +181,7 @@ async fn holds(
                     return plain(200, "");
                 }
                 for id in call.headers.get_all("mcp-session-id") {
-                    let found = match SessionId::from_header(id.clone()) {
+                    let found = match SessionId::from_header(id) {
                         Ok(id) => store.load(&id).await.unwrap(),
                         Err(_) => None,
                     };
@@ -228,7 +228,7 @@ async fn holds(
         let out: Vec<_> = answer.headers.get_all("mcp-session-id").iter().collect();
         prop_assert!(out.len() < 2, "{out:?}");
         for id in out {
-            let Ok(id) = SessionId::from_header(id.clone()) else {
+            let Ok(id) = SessionId::from_header(id) else {
                 return Err(TestCaseError::fail(format!("{id:?} went out")));
             };
             let found = store.load(&id).await.unwrap();

@@ -1,4 +1,4 @@
-//! SessionFilter a session is.
+//! Whose a session is.
 
 use std::{sync::Arc, time::Duration};
 

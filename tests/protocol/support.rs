@@ -220,7 +220,7 @@ where
 }
 
 /// A layer over a store that stays at hand.
-pub(crate) fn over<St: SessionStore>(store: &Arc<St>) -> McpSessionLayer<Arc<St>> {
+pub(crate) fn over<St: SessionStore>(store: &Arc<St>) -> McpSessionLayer {
     McpSessionLayer::new(Arc::clone(store))
 }
 

@@ -49,7 +49,9 @@ pub async fn a_claim_gives_nobodys_session_an_owner<S: SessionStore + Clone>(
             "it answers to the new owner"
         );
         assert!(
-            case.touch(&session, LONG).await.is_none(),
+            case.touch_as(&case.nobody(), &session, LONG)
+                .await
+                .is_none(),
             "it answers to nobody no longer"
         );
         assert!(
@@ -125,13 +127,13 @@ pub async fn of_many_claims_one_wins<S: SessionStore + Clone>(
         let session = case.born(&case.nobody(), &terms()).await;
         let answers = at_once((0..RACERS).map(|racer| {
             let (store, session) = (store.clone(), session.clone());
-            let owner = case.owner(&racer.to_string());
+            let (owner, nobody) = (case.owner(&racer.to_string()), case.nobody());
             async move {
                 // Touches of the owner that it had race with the claims.
-                let before = store.touch(session.id(), session.owner(), LONG).await;
+                let before = store.touch(session.id(), &nobody, LONG).await;
                 before.expect("touch answers");
                 let claimed = store.claim(session.id(), &owner, LONG).await;
-                let after = store.touch(session.id(), session.owner(), LONG).await;
+                let after = store.touch(session.id(), &nobody, LONG).await;
                 let after = after.expect("touch answers");
                 assert!(after.is_none(), "once claimed, it is not nobody's");
                 (owner, claimed.expect("claim answers").is_some())

@@ -3,26 +3,26 @@
 //! The table is keyed by the id, so that a request pays for nothing here. Reading by anything else walks over it, shard by
 //! shard, and lets other tasks run in between.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use tokio::task::yield_now;
 
-use super::{Inner, MemoryStore, Slot};
+use super::{Inner, MemoryStore, found};
 use crate::{
     protocol::SessionRef,
-    session::{Scope, SessionRecord},
+    session::{Scope, Session, SessionRecord, times},
     store::{BoxFuture, Directory, EndReason, Found, SessionFilter, SessionInfo, StoreError},
 };
 
 impl Directory for MemoryStore {
     fn count<'a>(&'a self, filter: &'a SessionFilter) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
-            // One number that is right at one instant: a walk would count twice what ended behind it and was born
+            // One number that is right at one instant: a walk would count twice what ended behind it and was created
             // ahead of it.
-            self.0.purge(self.0.now()).await;
+            self.0.purge(times::now()).await;
             if let SessionFilter::Scope(scope) = filter {
-                let tally = self.0.tallies.get(scope);
-                return Ok(tally.map_or(0, |tally| tally.sessions()));
+                let scope = self.0.scopes.get(scope);
+                return Ok(scope.map_or(0, |scope| scope.sessions()));
             }
             if let SessionFilter::Owner(owner) = filter
                 && let Some(owned) = self.0.owners.lock(owner)
@@ -30,7 +30,7 @@ impl Directory for MemoryStore {
                 return Ok(owned.count());
             }
             let mut count = 0;
-            self.0.visit(filter, |_, _| count += 1).await;
+            self.0.visit(filter, |_| count += 1).await;
             Ok(count)
         })
     }
@@ -44,8 +44,8 @@ impl Directory for MemoryStore {
         Box::pin(async move {
             let mut page = BTreeMap::new();
             self.0
-                .visit(filter, |slot, found| {
-                    let reference = slot.session.reference();
+                .visit(filter, |session| {
+                    let reference = session.reference();
                     let full = page.len() == at_most;
                     let last = page.last_key_value().map(|(last, _)| *last);
                     if after.is_some_and(|after| reference <= after)
@@ -53,10 +53,13 @@ impl Directory for MemoryStore {
                     {
                         return;
                     }
-                    if full {
-                        page.pop_last();
+                    let now = times::now();
+                    if let Some(until) = session.times().live_until(now) {
+                        if full {
+                            page.pop_last();
+                        }
+                        page.insert(*reference, found(session, now, until));
                     }
-                    page.insert(*reference, found());
                 })
                 .await;
             Ok(page.values().map(info_of).collect())
@@ -70,18 +73,20 @@ impl Directory for MemoryStore {
         reason: EndReason,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(async move {
-            let mut hash = None;
+            let mut meant = None;
             self.0
-                .visit(&SessionFilter::Scope(scope.clone()), |slot, _| {
-                    if slot.session.reference() == reference {
-                        hash = Some(slot.hash);
+                .visit(&SessionFilter::Scope(scope.clone()), |session| {
+                    if session.reference() == reference {
+                        meant = Some(session.clone());
                     }
                 })
                 .await;
-            let ended = hash.and_then(|hash| {
-                self.0.end(hash, self.0.now(), reason, |slot| {
-                    slot.session.reference() == reference && slot.session.owner().scope == *scope
-                })
+            let ended = meant.and_then(|meant| {
+                let hash = self.0.hash(&meant);
+                let is_meant = |session: &Session| {
+                    session.reference() == reference && session.owner().scope == *scope
+                };
+                self.0.end(hash, times::now(), reason, is_meant)
             });
             Ok(ended.is_some())
         })
@@ -93,18 +98,21 @@ impl Directory for MemoryStore {
         reason: EndReason,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
-            // First, so that a birth that this does not see sees this.
-            self.0.revocations.add(filter, || self.0.now());
-            let mut hashes = Vec::new();
-            self.0.visit(filter, |slot, _| hashes.push(slot.hash)).await;
+            // First, so that a creation that this does not see sees this.
+            self.0.revocations.add(filter, times::now);
+            let mut sessions = Vec::new();
+            self.0
+                .visit(filter, |session| sessions.push(session.clone()))
+                .await;
             let mut ended = 0;
-            for (nth, hash) in hashes.into_iter().enumerate() {
+            for (nth, session) in sessions.into_iter().enumerate() {
                 if nth % BREATH == BREATH - 1 {
                     yield_now().await;
                 }
-                let gone = self.0.end(hash, self.0.now(), reason, |slot| {
-                    filter.includes(slot.session.owner())
-                });
+                let hash = self.0.hash(&session);
+                let is_meant =
+                    |other: &Session| other.is(&session) && filter.includes(other.owner());
+                let gone = self.0.end(hash, times::now(), reason, is_meant);
                 ended += u64::from(gone.is_some());
             }
             Ok(ended)
@@ -113,15 +121,11 @@ impl Directory for MemoryStore {
 }
 
 impl Inner {
-    /// Shows each live session that is meant, under its shard's lock.
-    async fn visit(
-        &self,
-        filter: &SessionFilter,
-        mut see: impl FnMut(&Slot, &dyn Fn() -> Found) + Send,
-    ) {
-        let mut see = |slot: &Slot, now| {
-            if let Some(until) = slot.live_until(now) {
-                see(slot, &|| slot.found(now, until));
+    /// Shows each live session that is meant.
+    async fn visit(&self, filter: &SessionFilter, mut see: impl FnMut(&Session) + Send) {
+        let mut see = |session: &Session, now| {
+            if filter.includes(session.owner()) && session.times().live_until(now).is_some() {
+                see(session);
             }
         };
         let owned = match filter {
@@ -131,30 +135,17 @@ impl Inner {
                 .map(|owned| owned.some(usize::MAX, 0)),
             SessionFilter::Scope(_) => None,
         };
-        if let Some(hashes) = owned {
-            for some in hashes.chunks(BREATH) {
-                let now = self.now();
-                for hash in some {
-                    let table = self.shard(*hash).read();
-                    table
-                        .with_hash(*hash)
-                        .filter(|slot| filter.includes(slot.session.owner()))
-                        .for_each(|slot| see(slot, now));
-                }
+        if let Some(sessions) = owned {
+            for some in sessions.chunks(BREATH) {
+                let now = times::now();
+                some.iter().for_each(|session| see(session, now));
                 yield_now().await;
             }
-        } else if let Some(tally) = self.tallies.get(filter.scope()) {
-            let all = matches!(filter, SessionFilter::Scope(_));
+        } else if self.scopes.get(filter.scope()).is_some() {
             for shard in &self.shards {
                 {
-                    let now = self.now();
-                    let table = shard.read();
-                    table
-                        .iter()
-                        // Compared by address first: following a pointer to each session costs ten times as much.
-                        .filter(|slot| Arc::ptr_eq(&slot.tally, &tally))
-                        .filter(|slot| all || filter.includes(slot.session.owner()))
-                        .for_each(|slot| see(slot, now));
+                    let now = times::now();
+                    shard.read().iter().for_each(|session| see(session, now));
                 }
                 yield_now().await;
             }

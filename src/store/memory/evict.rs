@@ -2,120 +2,134 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Inner, Slot, Tally, Tick};
+use super::{Inner, SHARDS, ScopeCount, Tick, ticks};
 use crate::{
     protocol::SessionRef,
-    session::Owner,
+    session::{Owner, Session},
     store::{EndReason, Terms},
 };
 
 /// Among whose sessions one has to go: those that the limit counts.
 #[derive(Clone, Copy)]
 pub(super) enum Among<'a> {
-    Scope(&'a Arc<Tally>),
+    Scope(&'a Arc<ScopeCount>),
     Owner(&'a Owner),
 }
 
 impl Among<'_> {
-    fn includes(self, slot: &Slot) -> bool {
+    fn includes(self, session: &Session) -> bool {
         match self {
-            Self::Scope(tally) => Arc::ptr_eq(tally, &slot.tally),
-            Self::Owner(owner) => slot.session.owner() == owner,
+            Self::Scope(scope) => session.owner().scope == *scope.scope(),
+            Self::Owner(owner) => session.owner() == owner,
         }
     }
 }
 
 impl Inner {
-    /// The hash of the session, of a sample, that can best be spared. `random` says where the sample starts.
+    /// The session, of a sample, that can best be spared. `random` says where the sample starts.
     pub(super) fn victim(
         &self,
         among: Among<'_>,
         random: u64,
         now: Tick,
         untouched: Duration,
-    ) -> Option<u64> {
-        let mut best = None;
-        let mut consider = |slot: &Slot| {
-            if let Some(rank) = slot.dispensable(now, untouched)
-                && best.is_none_or(|(least, _)| rank < least)
-            {
-                best = Some((rank, slot.hash));
-            }
-        };
-        // Another start in each shard, from bits that did not choose the newcomer's own.
-        let start = random.rotate_left(32) as usize;
+    ) -> Option<Session> {
         match among {
-            Among::Scope(tally) => {
-                let few = tally.sessions() <= SEE_ALL as u64;
-                let at_most = if few { usize::MAX } else { PER_SHARD };
-                for (shard, offset) in self.shards.iter().zip((0..).step_by(7919)) {
-                    let table = shard.read();
-                    table
-                        .iter_from(start.wrapping_add(offset))
-                        .filter(|slot| among.includes(slot))
-                        .take(at_most)
-                        .for_each(&mut consider);
-                }
+            Among::Scope(scope) if scope.sessions() <= SEE_ALL as u64 => {
+                self.sample(among, random, SHARDS, usize::MAX, now, untouched)
             }
+            // Each session looked at is a line of memory waited for, so most look at few; and at more, if all of those
+            // are in use.
+            Among::Scope(_) => self
+                .sample(among, random, FEW_SHARDS, PER_SHARD, now, untouched)
+                .or_else(|| self.sample(among, random, SHARDS, PER_SHARD, now, untouched)),
             Among::Owner(owner) => {
-                let hashes = self.owners.lock(owner)?.some(SEE_ALL, start);
-                for hash in hashes {
-                    let table = self.shard(hash).read();
-                    table
-                        .with_hash(hash)
-                        .filter(|slot| among.includes(slot))
-                        .for_each(&mut consider);
-                }
+                let sessions = self.owners.lock(owner)?.some(SEE_ALL, start(random, 0));
+                best(sessions.iter(), now, untouched).map(|(_, session)| session)
             }
         }
-        best.map(|(_, hash)| hash)
+    }
+
+    fn sample(
+        &self,
+        among: Among<'_>,
+        random: u64,
+        shards: usize,
+        per_shard: usize,
+        now: Tick,
+        untouched: Duration,
+    ) -> Option<Session> {
+        let first = start(random, 1);
+        let spared = (0..shards).filter_map(|nth| {
+            let shard = &self.shards[(first + nth) % self.shards.len()];
+            let sessions = shard.read();
+            let some = sessions
+                .iter_from(start(random, nth))
+                .filter(|session| among.includes(session))
+                .take(per_shard);
+            best(some, now, untouched)
+        });
+        let (_, session) = spared.min_by_key(|(rank, _)| *rank)?;
+        Some(session)
     }
 
     /// Ends the victim, unless it was used, or ended, since it was chosen. Its place is the newcomer's from the same
     /// moment, so that nobody else takes it and a second one has to go.
+    #[expect(clippy::too_many_arguments, reason = "one step, which needs all of it")]
     pub(super) fn evict(
         &self,
-        victim: u64,
+        victim: &Session,
         among: Among<'_>,
-        newcomer: u64,
+        newcomer: &Session,
+        newcomer_hash: u64,
         terms: &Terms,
         now: Tick,
         untouched: Duration,
     ) -> Option<(SessionRef, Place)> {
+        let hash = self.hash(victim);
         // Declared before the lock's guard and therefore dropped after it.
-        let slot;
-        let mut table = self.shard(victim).write();
-        slot = table.take(victim, |slot| {
-            among.includes(slot) && slot.dispensable(now, untouched).is_some()
+        let session;
+        let mut sessions = self.shard(hash).write();
+        session = sessions.take(hash, |session| {
+            session.is(victim)
+                && among.includes(session)
+                && evictable(session, now, untouched).is_some()
         })?;
+        let scope = self.scopes.of(&session.owner().scope);
         let mut place = Place {
-            in_scope: slot.tally.hand_over(terms.total),
+            in_scope: scope.hand_over(terms.total),
             of_principal: false,
         };
-        if let Some(mut owned) = self.owners.lock(slot.session.owner()) {
-            owned.leave(victim);
+        if let Some(mut owned) = self.owners.lock(session.owner()) {
+            owned.remove(hash, &session);
             if let (Among::Owner(_), Some(limit)) = (among, terms.per_principal)
                 && owned.count() < limit.get()
             {
-                owned.enter(newcomer);
+                owned.add(newcomer_hash, newcomer.clone());
                 place.of_principal = true;
             }
         }
-        drop(table);
-        let reference = *slot.session.reference();
+        drop(sessions);
+        let reference = *session.reference();
         self.ends.announce(reference, EndReason::Evicted);
         Some((reference, place))
     }
 
-    /// Gives back the place of a newcomer that was not born.
-    pub(super) fn give_back(&self, place: Place, tally: &Tally, owner: &Owner, newcomer: u64) {
+    /// Gives back the place of a newcomer that was not created.
+    pub(super) fn give_back(
+        &self,
+        place: Place,
+        scope: &ScopeCount,
+        newcomer: &Session,
+        newcomer_hash: u64,
+    ) {
         if place.in_scope {
-            tally.leave();
+            scope.leave();
         }
         if place.of_principal
-            && let Some(mut owned) = self.owners.lock(owner)
+            && let Some(mut owned) = self.owners.lock(newcomer.owner())
         {
-            owned.leave(newcomer);
+            owned.remove(newcomer_hash, newcomer);
         }
     }
 }
@@ -127,8 +141,43 @@ pub(super) struct Place {
     pub(super) of_principal: bool,
 }
 
+/// The lower goes first.
+type Rank = (bool, Tick);
+
+fn best<'a>(
+    sessions: impl Iterator<Item = &'a Session>,
+    now: Tick,
+    untouched: Duration,
+) -> Option<(Rank, Session)> {
+    sessions
+        .filter_map(|session| Some((evictable(session, now, untouched)?, session)))
+        .min_by_key(|(rank, _)| *rank)
+        .map(|(rank, session)| (rank, session.clone()))
+}
+
+/// Since when nobody has touched it, if that is so long that it may be ended for another; a session without any request
+/// since its creation before one that had some.
+fn evictable(session: &Session, now: Tick, untouched: Duration) -> Option<Rank> {
+    session.times().live_until(now)?;
+    let (was_touched, since) = session.times().untouched_since();
+    let patience = match was_touched {
+        true => untouched,
+        false => untouched.min(UNUSED_PATIENCE),
+    };
+    (now.saturating_sub(since) >= ticks(patience)).then_some((was_touched, since))
+}
+
+/// Another start in each shard, from bits that did not choose the newcomer's own.
+fn start(random: u64, nth: usize) -> usize {
+    (random.rotate_left(24) as usize).wrapping_add(nth.wrapping_mul(7919))
+}
+
 /// Of so many sessions all are seen.
 const SEE_ALL: usize = 1024;
 
-/// Of more sessions so many are seen in each shard: a sample of a thousand.
+/// Of more sessions so many are seen, in as many shards.
 const PER_SHARD: usize = 4;
+const FEW_SHARDS: usize = 16;
+
+/// How long a session has for its first request before it may be ended for another.
+const UNUSED_PATIENCE: Duration = Duration::from_secs(5);

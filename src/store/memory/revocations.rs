@@ -1,4 +1,4 @@
-//! SessionFilter sessions were all ended, and when: for births that were under way at that instant.
+//! Whose sessions were all ended, and when: for births that were under way at that instant.
 
 use std::{
     collections::VecDeque,
@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::Tick;
+use crate::session::times::Tick;
 use crate::{session::Owner, store::SessionFilter};
 
 /// The last revocations.

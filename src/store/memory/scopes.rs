@@ -15,56 +15,60 @@ use parking_lot::RwLock;
 
 use crate::session::Scope;
 
-/// The tallies of all scopes. There are few: a scope is a guarded service.
+/// The counts of all scopes. There are few: a scope is a guarded service.
 #[derive(Default)]
-pub(super) struct Tallies {
+pub(super) struct ScopeCounts {
     hasher: RandomState,
-    scopes: RwLock<HashTable<Arc<Tally>>>,
+    scopes: RwLock<HashTable<Arc<ScopeCount>>>,
 }
 
-impl Tallies {
-    /// The tally of a scope, if it has any session or may soon have one.
-    pub(super) fn get(&self, scope: &Scope) -> Option<Arc<Tally>> {
+impl ScopeCounts {
+    /// The count of a scope, if it has any session or may soon have one.
+    pub(super) fn get(&self, scope: &Scope) -> Option<Arc<ScopeCount>> {
         let hash = self.hasher.hash_one(scope);
         let scopes = self.scopes.read();
-        scopes.find(hash, |tally| tally.scope == *scope).cloned()
+        scopes.find(hash, |count| count.scope == *scope).cloned()
     }
 
-    /// The tally of a scope.
-    pub(super) fn of(&self, scope: &Scope) -> Arc<Tally> {
-        if let Some(tally) = self.get(scope) {
-            return tally;
+    /// The count of a scope.
+    pub(super) fn of(&self, scope: &Scope) -> Arc<ScopeCount> {
+        if let Some(count) = self.get(scope) {
+            return count;
         }
-        let rehash = |tally: &Arc<Tally>| self.hasher.hash_one(&tally.scope);
+        let rehash = |count: &Arc<ScopeCount>| self.hasher.hash_one(&count.scope);
         let mut scopes = self.scopes.write();
         if scopes.len() == scopes.capacity() {
-            // Before growing: forget those that only this table still knows, which have no session.
-            scopes.retain(|tally| Arc::strong_count(tally) > 1);
+            // Before growing: forget those without a session, and that nobody is about to give one.
+            scopes.retain(|count| Arc::strong_count(count) > 1 || count.sessions() > 0);
         }
         let hash = self.hasher.hash_one(scope);
-        match scopes.entry(hash, |tally| tally.scope == *scope, rehash) {
-            Entry::Occupied(tally) => Arc::clone(tally.get()),
+        match scopes.entry(hash, |count| count.scope == *scope, rehash) {
+            Entry::Occupied(count) => Arc::clone(count.get()),
             Entry::Vacant(free) => {
-                let tally = Arc::new(Tally {
+                let count = Arc::new(ScopeCount {
                     scope: scope.clone(),
                     sessions: AtomicU64::new(0),
                     departures: AtomicU64::new(0),
                 });
-                free.insert(Arc::clone(&tally));
-                tally
+                free.insert(Arc::clone(&count));
+                count
             }
         }
     }
 }
 
-/// How many sessions a scope has, what has expired and is not yet swept included. Each of them holds it.
-pub(super) struct Tally {
+/// How many sessions a scope has, what has expired and is not yet swept included.
+pub(super) struct ScopeCount {
     scope: Scope,
     sessions: AtomicU64,
     departures: AtomicU64,
 }
 
-impl Tally {
+impl ScopeCount {
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
     pub(super) fn sessions(&self) -> u64 {
         self.sessions.load(Relaxed)
     }

@@ -1,0 +1,160 @@
+//! Calls to the store: bounded in time and in number, repeated while the store is away.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, sleep, timeout_at},
+};
+
+use crate::{
+    protocol::SessionId,
+    session::{Owner, Session},
+    store::{
+        BoxSessionStore, Created, Directory, EndReason, Feed, Found, Now, SessionStore, StoreError,
+        StoreErrorKind, Terms,
+    },
+};
+
+/// A layer's store. Clones call the same one.
+#[derive(Clone)]
+pub(crate) struct BoundedStore {
+    store: BoxSessionStore,
+    waiting: Arc<Semaphore>,
+    /// How long a call may take, its repetitions included.
+    pub(crate) timeout: Duration,
+}
+
+impl BoundedStore {
+    pub(crate) fn new(store: BoxSessionStore) -> Self {
+        Self {
+            store,
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            timeout: Duration::from_secs(3),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {
+        self.store.touch_now(id, owner, idle)
+    }
+
+    pub(crate) fn directory(&self) -> Option<&dyn Directory> {
+        self.store.directory()
+    }
+
+    pub(crate) fn feed(&self) -> Option<Feed> {
+        self.store.feed()
+    }
+
+    /// Without another try: it must not take effect twice.
+    pub(crate) async fn create(
+        &self,
+        session: &Session,
+        terms: &Terms,
+    ) -> Result<Created, StoreError> {
+        let doing = "create a session";
+        let _place = self.wait_in_line(doing)?;
+        let deadline = Instant::now() + self.timeout;
+        match timeout_at(deadline, self.store.create(session, terms)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(StoreError::new(StoreErrorKind::Unavailable, doing)),
+        }
+    }
+
+    pub(crate) async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
+        self.repeat("load a session", || self.store.load(id)).await
+    }
+
+    pub(crate) async fn touch(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        idle: Duration,
+    ) -> Result<Option<Found>, StoreError> {
+        self.repeat("touch a session", || self.store.touch(id, owner, idle))
+            .await
+    }
+
+    pub(crate) async fn claim(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        idle: Duration,
+    ) -> Result<Option<Found>, StoreError> {
+        self.repeat("claim a session", || self.store.claim(id, owner, idle))
+            .await
+    }
+
+    pub(crate) async fn delete(
+        &self,
+        id: &SessionId,
+        reason: EndReason,
+    ) -> Result<bool, StoreError> {
+        self.repeat("delete a session", || self.store.delete(id, reason))
+            .await
+    }
+
+    /// However long it takes. For the background.
+    pub(crate) async fn load_at_last(&self, id: &SessionId) -> Option<Found> {
+        at_last(id, "load", || self.load(id)).await
+    }
+
+    /// However long it takes. For the background.
+    pub(crate) async fn delete_at_last(&self, id: &SessionId, reason: EndReason) {
+        at_last(id, "delete", || self.delete(id, reason)).await;
+    }
+
+    async fn repeat<T, F>(&self, doing: &'static str, call: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let _place = self.wait_in_line(doing)?;
+        let deadline = Instant::now() + self.timeout;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match timeout_at(deadline, call()).await {
+                Ok(Err(error)) if error.kind() == StoreErrorKind::Unavailable => error,
+                Ok(answer) => return answer,
+                Err(_) => return Err(StoreError::new(StoreErrorKind::Unavailable, doing)),
+            };
+            if Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    /// A place among the callers that wait for the store, so that an outage cannot pile up requests without end.
+    fn wait_in_line(&self, doing: &'static str) -> Result<SemaphorePermit<'_>, StoreError> {
+        self.waiting
+            .try_acquire()
+            .map_err(|_| StoreError::new(StoreErrorKind::Unavailable, doing))
+    }
+}
+
+async fn at_last<T, F>(id: &SessionId, doing: &'static str, call: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let error = match call().await {
+            Ok(answer) => return answer,
+            Err(error) => error,
+        };
+        tracing::warn!(
+            session = %id.reference(),
+            error = &error as &dyn std::error::Error,
+            doing,
+            "the store could not be asked about a session; trying again"
+        );
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+const MAX_WAITING: usize = 16_384;
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);

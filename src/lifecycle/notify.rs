@@ -1,0 +1,106 @@
+//! Telling the inner service of sessions whose end it did not see.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use http::{Method, StatusCode};
+use tokio::{
+    runtime::Handle,
+    sync::Semaphore,
+    time::{Instant, sleep, timeout},
+};
+
+use super::Lifecycle;
+use crate::{
+    protocol::SessionId,
+    session::{Route, Session},
+};
+
+/// Sends a DELETE for each end: a few at a time, none dropped, repeated for an hour while it fails.
+pub(crate) struct Notifier(Arc<Semaphore>);
+
+impl Default for Notifier {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_AT_ONCE)))
+    }
+}
+
+impl Notifier {
+    /// In the background. An inner service that is gone needs no telling.
+    pub(crate) fn notify(&self, route: Arc<Route>, id: SessionId) {
+        let Ok(runtime) = Handle::try_current() else {
+            tracing::warn!(session = %id.reference(), "outside a runtime the inner service cannot be told of an end");
+            return;
+        };
+        runtime.spawn(repeat(Arc::clone(&self.0), route, id));
+    }
+}
+
+async fn repeat(turns: Arc<Semaphore>, route: Arc<Route>, id: SessionId) {
+    let given_up = Instant::now() + LONGEST;
+    let mut pause = FIRST_PAUSE;
+    while Instant::now() < given_up {
+        let turn = turns.acquire().await;
+        let Some(upstream) = route.upstream() else {
+            return;
+        };
+        let answer = timeout(PATIENCE, upstream(route.request(Method::DELETE, &id))).await;
+        drop(upstream);
+        drop(turn);
+        match answer.map(|answer| answer.map(|response| response.status())) {
+            Ok(Ok(status)) if is_understood(status) => return,
+            Ok(Ok(status)) => {
+                tracing::warn!(session = %id.reference(), %status, "the inner service refused to be told of a session's end");
+                if !may_change(status) {
+                    return;
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(session = %id.reference(), error = &*error as &dyn Error, "the inner service could not be told of a session's end");
+            }
+            Err(_) => {
+                tracing::warn!(session = %id.reference(), "the inner service took too long to be told of a session's end");
+            }
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    tracing::error!(session = %id.reference(), "gave up telling the inner service of a session's end");
+}
+
+impl Lifecycle {
+    /// Tells the inner service of a session's end, once.
+    pub(crate) fn notify_inner(&self, session: &Session) {
+        if self.inner_knows(session)
+            && let Some(route) = session.route()
+            && session.state().tell()
+        {
+            self.alive.notifier.notify(route, session.id().clone());
+        }
+    }
+}
+
+/// Ended now, or unknown already, or the service does not let clients end sessions.
+fn is_understood(status: StatusCode) -> bool {
+    status.is_success()
+        || matches!(
+            status,
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED
+        )
+}
+
+/// Whether another try may be answered otherwise.
+fn may_change(status: StatusCode) -> bool {
+    status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+        )
+}
+
+const MAX_AT_ONCE: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// An inner service that fails for longer must forget the session by its own means. Without an end the ends untold
+/// would pile up.
+const LONGEST: Duration = Duration::from_secs(60 * 60);

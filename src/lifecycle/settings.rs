@@ -1,0 +1,129 @@
+//! What a layer was told to do, with the defaults.
+
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
+
+use axum::{BoxError, extract::OriginalUri};
+use http::request::Parts;
+
+use crate::{
+    protocol::{RejectionKind, paths::GuardedPaths, rejection::Renderer, request::Rules},
+    session::{Owner, Principal, Scope, Upstream},
+    store::{AtLimit, Terms},
+};
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) paths: GuardedPaths,
+    pub(crate) rules: Rules,
+    /// Which revisions the inner service speaks, for a client that asks for another one.
+    pub(crate) supported: Arc<[String]>,
+    /// The owner of sessions without a principal.
+    pub(crate) anonymous: Owner,
+    pub(crate) principal: Option<PrincipalOf>,
+    pub(crate) claims: bool,
+    pub(crate) idle: Duration,
+    pub(crate) life: Option<Duration>,
+    pub(crate) total: NonZeroU64,
+    pub(crate) per_principal: Option<NonZeroU64>,
+    pub(crate) evicts: bool,
+    pub(crate) renderer: Option<Renderer>,
+    pub(crate) keeps_params: bool,
+    pub(crate) forwards_issued: bool,
+    pub(crate) ends_with_inner: bool,
+    /// What is told of ends, if not what the layer wraps.
+    pub(crate) upstream: Option<Arc<Upstream>>,
+}
+
+type PrincipalOf = Arc<dyn Fn(&Parts) -> Result<Option<Principal>, BoxError> + Send + Sync>;
+
+impl Settings {
+    /// Whether a request goes to a guarded path, as it is spelled here or as it came to the outermost router.
+    #[inline]
+    pub(crate) fn guards(&self, parts: &Parts) -> bool {
+        if self.paths.is_everything() {
+            return true;
+        }
+        let original = parts.extensions.get::<OriginalUri>();
+        self.paths
+            .guards(parts.uri.path(), original.map(|uri| uri.path()))
+    }
+
+    /// Who sends a request, where that has to be found out; otherwise everybody is [anonymous](Self::anonymous).
+    ///
+    /// # Errors
+    ///
+    /// When the application cannot tell.
+    pub(crate) fn caller(&self, parts: &Parts) -> Result<Option<Owner>, RejectionKind> {
+        let Some(principal) = &self.principal else {
+            return Ok(None);
+        };
+        let principal = principal(parts).map_err(|error| {
+            tracing::error!(
+                error = &*error as &dyn std::error::Error,
+                "could not tell who the caller is"
+            );
+            RejectionKind::PrincipalFailed
+        })?;
+        Ok(Some(Owner {
+            scope: self.anonymous.scope.clone(),
+            principal,
+        }))
+    }
+
+    /// On what terms a session is created, which takes so long already.
+    pub(crate) fn terms(&self, started_ago: Duration) -> Terms {
+        Terms {
+            idle: self.idle,
+            initial_idle: INITIAL_IDLE.min(self.idle),
+            life: self.life,
+            total: Some(self.total),
+            per_principal: self.per_principal,
+            at_limit: match self.evicts {
+                true => AtLimit::Evict {
+                    untouched: self.beat().saturating_mul(2),
+                },
+                false => AtLimit::Refuse,
+            },
+            started_ago,
+        }
+    }
+
+    /// Whether a caller may make an anonymous session its own.
+    pub(crate) fn may_claim(&self, caller: &Owner) -> bool {
+        self.claims && caller.principal.is_some()
+    }
+
+    /// How often a session in use is touched.
+    pub(crate) fn beat(&self) -> Duration {
+        self.idle / 3
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            paths: GuardedPaths::default(),
+            rules: Rules::default(),
+            supported: Arc::default(),
+            anonymous: Owner {
+                scope: Scope::default(),
+                principal: None,
+            },
+            principal: None,
+            claims: false,
+            idle: Duration::from_secs(60 * 60),
+            life: None,
+            total: NonZeroU64::new(100_000).expect("not zero"),
+            per_principal: None,
+            evicts: false,
+            renderer: None,
+            keeps_params: false,
+            forwards_issued: false,
+            ends_with_inner: false,
+            upstream: None,
+        }
+    }
+}
+
+/// How long a session may be idle that has seen no request since its creation.
+const INITIAL_IDLE: Duration = Duration::from_secs(5 * 60);

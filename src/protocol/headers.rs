@@ -1,0 +1,130 @@
+//! The headers that sessions depend on, found in one pass over a head.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Carries the session id, in both directions.
+pub(crate) static SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// Carries the protocol revision of a request (2025-06-18, Protocol Version Header).
+pub(crate) static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// Asks for the rest of a stream; bound to a session, so it goes where the session id goes.
+pub(crate) static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// What a request's head says to this layer.
+#[derive(Debug, Default)]
+pub(crate) struct Head<'r> {
+    pub(crate) id: Lines<'r>,
+    pub(crate) version: Lines<'r>,
+    pub(crate) host: Option<&'r HeaderValue>,
+    pub(crate) has_last_event_id: bool,
+}
+
+/// The lines of a header that should have one at most.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) enum Lines<'r> {
+    #[default]
+    None,
+    One(&'r HeaderValue),
+    /// The session id is not a list (RFC 9110, 5.3), nor is the version.
+    Many,
+}
+
+impl<'r> Lines<'r> {
+    fn add(&mut self, value: &'r HeaderValue) {
+        *self = match self {
+            Self::None => Self::One(value),
+            _ => Self::Many,
+        };
+    }
+}
+
+impl<'r> Head<'r> {
+    /// One pass instead of a look-up for each name: hashing a name costs as much as passing ten headers. The session
+    /// id is marked as sensitive on the way.
+    pub(crate) fn read(headers: &'r mut HeaderMap) -> Self {
+        let mut head = Self::default();
+        for (name, value) in headers.iter_mut() {
+            let name = name.as_str();
+            match name.len() {
+                4 if name == "host" => head.host = head.host.or(Some(value)),
+                13 if name == LAST_EVENT_ID.as_str() => head.has_last_event_id = true,
+                14 if name == SESSION_ID.as_str() => {
+                    value.set_sensitive(true);
+                    head.id.add(value);
+                }
+                20 if name == PROTOCOL_VERSION.as_str() => head.version.add(value),
+                _ => {}
+            }
+        }
+        head
+    }
+}
+
+/// What an answer's head says to this layer.
+#[derive(Debug, Default)]
+pub(crate) struct AnswerHead {
+    pub(crate) has_id: bool,
+    pub(crate) is_event_stream: bool,
+    pub(crate) is_plain_json: bool,
+}
+
+impl AnswerHead {
+    pub(crate) fn read(headers: &HeaderMap) -> Self {
+        let mut head = Self::default();
+        let mut is_encoded = false;
+        for (name, value) in headers {
+            let name = name.as_str();
+            match name.len() {
+                12 if name == "content-type" => {
+                    let essence = essence(value);
+                    head.is_event_stream = essence.eq_ignore_ascii_case(b"text/event-stream");
+                    head.is_plain_json = essence.eq_ignore_ascii_case(b"application/json");
+                }
+                14 if name == SESSION_ID.as_str() => head.has_id = true,
+                16 if name == "content-encoding" => is_encoded = true,
+                _ => {}
+            }
+        }
+        head.is_plain_json &= !is_encoded;
+        head
+    }
+}
+
+/// A content type without its parameters.
+fn essence(value: &HeaderValue) -> &[u8] {
+    let mut parts = value.as_bytes().split(|byte| *byte == b';');
+    parts.next().unwrap_or_default().trim_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_type_is_what_stands_before_its_parameters() {
+        let mut headers = HeaderMap::new();
+        assert!(!AnswerHead::read(&headers).is_plain_json);
+        let json = "Application/JSON; charset=utf-8".parse().unwrap();
+        headers.insert("content-type", json);
+        assert!(AnswerHead::read(&headers).is_plain_json);
+        headers.insert("content-encoding", "gzip".parse().unwrap());
+        assert!(!AnswerHead::read(&headers).is_plain_json);
+        headers.insert("content-type", "text/event-stream".parse().unwrap());
+        assert!(AnswerHead::read(&headers).is_event_stream);
+    }
+
+    #[test]
+    fn lines_are_counted_and_ids_are_marked_as_sensitive() {
+        let mut headers = HeaderMap::new();
+        headers.append(&SESSION_ID, "a".parse().unwrap());
+        headers.append("host", "x".parse().unwrap());
+        assert!(matches!(Head::read(&mut headers).id, Lines::One(id) if id.is_sensitive()));
+        headers.append(&SESSION_ID, "a".parse().unwrap());
+        headers.append(&PROTOCOL_VERSION, "".parse().unwrap());
+        headers.append(&LAST_EVENT_ID, "1".parse().unwrap());
+        let head = Head::read(&mut headers);
+        assert!(matches!(head.id, Lines::Many));
+        assert!(matches!(head.version, Lines::One(_)));
+        assert_eq!(head.host.unwrap(), "x");
+        assert!(head.has_last_event_id);
+    }
+}

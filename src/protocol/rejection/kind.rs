@@ -1,0 +1,100 @@
+//! The reasons for which a request is refused.
+
+use http::StatusCode;
+
+/// Why a request was refused.
+///
+/// The client learns no more than the [status](Self::status) of it; the kind is for logs, metrics
+/// and custom renderings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RejectionKind {
+    /// The request needs a session and carries no id, or an empty one. 400: "servers that require a
+    /// session ID SHOULD respond to requests without an `MCP-Session-Id` header (other than
+    /// initialization) with HTTP 400 Bad Request" (2025-11-25, transports, Session Management).
+    MissingSession,
+    /// The request carries more than one `Mcp-Session-Id` line. 400, whatever they hold: two
+    /// readers of such a request could see two sessions.
+    DuplicateSessionHeader,
+    /// The request carries more than one `MCP-Protocol-Version` line. 400: two readers of such a
+    /// request could see two revisions, one of them without sessions.
+    DuplicateVersionHeader,
+    /// The request claims a protocol revision that the inner service does not speak. 400
+    /// (2026-07-28, Streamable HTTP, Protocol Version Header).
+    UnsupportedProtocolVersion,
+    /// What the request carries cannot be a session id, so none was looked up. 404, as for
+    /// [`Unknown`](Self::Unknown).
+    Malformed,
+    /// The store does not hold this session for this caller: it was never issued, has expired, was
+    /// ended, or is somebody else's. 404.
+    Unknown,
+    /// This process knows that the session has ended, whatever the store says. 404, as for
+    /// [`Unknown`](Self::Unknown).
+    Ended,
+    /// The inner service no longer knows a session that the store holds. 404, as for
+    /// [`Unknown`](Self::Unknown).
+    InnerGone,
+    /// The body that had to be read to decide is longer than the limit. 413.
+    BodyTooLarge,
+    /// The body that had to be read to decide did not arrive in time. 408.
+    BodyTimeout,
+    /// The body that had to be read to decide broke off. 400.
+    BodyUnreadable,
+    /// The session store did not answer, or not in time. 503, and never 404: a 404 tells the client
+    /// to throw its session away.
+    StoreUnavailable,
+    /// There is no room for one more session, in all or for this principal. 503.
+    Full,
+    /// All sessions of this owner were ended while this one was being born. 503.
+    Revoked,
+    /// This process opens no more sessions, for it is about to stop. 503.
+    Draining,
+    /// A bound on background work is reached. 503.
+    Busy,
+    /// The application's function that names the principal failed. 500.
+    PrincipalFailed,
+    /// The inner service answered `initialize` with a session id that is ill-formed or already
+    /// known. 500.
+    InvalidInnerId,
+}
+
+impl RejectionKind {
+    /// The status that the client gets, unless a custom rendering chooses another.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::MissingSession
+            | Self::DuplicateSessionHeader
+            | Self::DuplicateVersionHeader
+            | Self::UnsupportedProtocolVersion
+            | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::Unknown | Self::Ended | Self::InnerGone => {
+                StatusCode::NOT_FOUND
+            }
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::PrincipalFailed | Self::InvalidInnerId => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::StoreUnavailable | Self::Full | Self::Revoked | Self::Draining | Self::Busy => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+
+    /// What a client is told that gets no JSON: enough to mend the request, nothing of stores and
+    /// sessions.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::MissingSession => "Mcp-Session-Id header is required",
+            Self::DuplicateSessionHeader => "More than one Mcp-Session-Id header",
+            Self::DuplicateVersionHeader => "More than one MCP-Protocol-Version header",
+            Self::UnsupportedProtocolVersion => "Unsupported protocol version",
+            Self::Malformed | Self::Unknown | Self::Ended | Self::InnerGone => "Session not found",
+            Self::BodyTooLarge => "Request body too large",
+            Self::BodyTimeout => "Request body too slow",
+            Self::BodyUnreadable => "Request body could not be read",
+            Self::StoreUnavailable | Self::Full | Self::Revoked | Self::Draining | Self::Busy => {
+                "Service temporarily unavailable"
+            }
+            Self::PrincipalFailed | Self::InvalidInnerId => "Internal server error",
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! An inner service without its type.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use parking_lot::Mutex;
+use tower::{BoxError, Service, ServiceExt as _};
+
+use crate::session::Upstream;
+
+/// A clone of an inner service, for what the layer sends by itself.
+pub(super) fn upstream<S, B>(inner: S) -> Arc<Upstream>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    // A service need not be `Sync`.
+    let inner = Mutex::new(inner);
+    Arc::new(move |request| {
+        let inner = inner.lock().clone();
+        Box::pin(async move {
+            let response = inner.oneshot(request).await.map_err(Into::into)?;
+            Ok(response.map(Body::new))
+        })
+    })
+}

@@ -1,0 +1,277 @@
+//! Requests that have to wait before they go inward: for a body, for the store, for their turn.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use axum::body::{Body, Bytes};
+use http::{Method, Request, Response, request::Parts};
+use http_body::Body as HttpBody;
+use tokio::time::timeout;
+use tower::{BoxError, Service};
+
+use crate::{
+    lifecycle::{
+        Buffered, Creation, InitializeParams, Lifecycle, ReadEnd,
+        answer::{answer_on_session, answer_without_session, strip_to_own},
+        background,
+        terminate::{terminate, terminate_as_inner},
+    },
+    protocol::{
+        Head, LAST_EVENT_ID, Lines, Rejection, RejectionKind, SESSION_ID, SessionId,
+        message::Message,
+    },
+    session::{InFlight, Owner, Route, StreamKind, Upstream},
+    store::StoreErrorKind,
+};
+
+/// A request on its way, and what serves it.
+pub(super) struct Call<S> {
+    pub(super) lifecycle: Arc<Lifecycle>,
+    /// Ready for one call.
+    pub(super) inner: S,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) parts: Parts,
+    pub(super) body: Body,
+}
+
+/// An inner service that can be called from a future of ours.
+pub(super) trait Inner: Send + 'static {
+    type Failure: Send + 'static;
+
+    /// Calls the service, which must be ready.
+    fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, Self::Failure>> + Send;
+}
+
+impl<S, B> Inner for S
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Send, Future: Send> + Send + 'static,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Failure = S::Error;
+
+    fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, S::Error>> + Send {
+        let answer = self.call(request);
+        async move { Ok(answer.await?.map(Body::new)) }
+    }
+}
+
+impl<S: Inner> Call<S> {
+    /// Serves a legacy POST without a session id, which has to be read: only `initialize` may come without one.
+    pub(super) async fn read_and_initialize(mut self) -> Result<Response<Body>, S::Failure> {
+        let body = match self.read().await {
+            Ok(body) => body,
+            Err(kind) => return Ok(self.refuse(kind)),
+        };
+        let params = match Message::read(body.bytes()) {
+            Some(message) if message.is_modern() => None,
+            Some(message) if message.is_initialize() => {
+                let keeps_raw = self.lifecycle.settings.keeps_params;
+                Some(InitializeParams::of(&message, keeps_raw))
+            }
+            other => {
+                let rejection = Rejection::new(RejectionKind::MissingSession);
+                let rejection = rejection.with_id_of(other.as_ref());
+                return Ok(self.refuse_with(rejection));
+            }
+        };
+        self.body = body.into_body();
+        match params {
+            Some(params) => self.initialize(Some(params)).await,
+            None => {
+                self.parts.headers.remove(&LAST_EVENT_ID);
+                self.pass().await
+            }
+        }
+    }
+
+    /// Calls the inner service with a request whose answer may open a session, and runs both to their end although the
+    /// client hangs up: what the inner service has begun must be recorded.
+    pub(super) async fn initialize(
+        mut self,
+        params: Option<InitializeParams>,
+    ) -> Result<Response<Body>, S::Failure> {
+        self.parts.headers.remove(&SESSION_ID);
+        let route = self.route();
+        let creation = Creation::begin(&self.lifecycle, &self.parts, route, params).await;
+        let creation = match creation {
+            Ok(creation) => creation,
+            Err(kind) => return Ok(self.refuse(kind)),
+        };
+        let lifecycle = Arc::clone(&self.lifecycle);
+        let work = async move {
+            let request = Request::from_parts(self.parts, self.body);
+            let response = self.inner.send(request).await?;
+            Ok(creation.record(response).await)
+        };
+        run_to_its_end(lifecycle, work).await
+    }
+
+    /// Serves a request on a session of which this process's memory could not tell.
+    pub(super) async fn ask_store(
+        self,
+        id: SessionId,
+        caller: Owner,
+    ) -> Result<Response<Body>, S::Failure> {
+        match look_up(&self.lifecycle, &id, &caller).await {
+            Ok(in_flight) => self.forward(in_flight).await,
+            Err(kind) => Ok(self.refuse(kind)),
+        }
+    }
+
+    /// Serves a request on a live session.
+    pub(super) async fn forward(
+        mut self,
+        in_flight: InFlight,
+    ) -> Result<Response<Body>, S::Failure> {
+        let digest = self.digest();
+        let upstream = &self.upstream;
+        super::let_in(
+            &self.lifecycle,
+            &in_flight,
+            &mut self.parts,
+            digest,
+            upstream,
+        );
+        if self.parts.method == Method::DELETE {
+            return self.delete(in_flight).await;
+        }
+        let kind = StreamKind::of(&self.parts.method);
+        let request = Request::from_parts(self.parts, self.body);
+        let response = self.inner.send(request).await?;
+        let answered = answer_on_session(&self.lifecycle, response, in_flight, kind);
+        Ok(answered.settle(&self.lifecycle).await)
+    }
+
+    /// Serves a DELETE on a live session, to its end although the client hangs up.
+    async fn delete(mut self, in_flight: InFlight) -> Result<Response<Body>, S::Failure> {
+        let lifecycle = Arc::clone(&self.lifecycle);
+        let place = match lifecycle.alive.background.begin() {
+            Ok(place) => place,
+            Err(kind) => return Ok(self.refuse(kind)),
+        };
+        let work = async move {
+            let _place = place;
+            let lifecycle = self.lifecycle;
+            if !lifecycle.inner_knows(in_flight.session()) {
+                lifecycle.discard(&self.parts, self.body);
+                return Ok(terminate(&lifecycle, in_flight.session()).await);
+            }
+            let request = Request::from_parts(self.parts, self.body);
+            let mut response = self.inner.send(request).await?;
+            strip_to_own(&lifecycle, &mut response, &in_flight);
+            Ok(terminate_as_inner(&lifecycle, &in_flight, response).await)
+        };
+        run_to_its_end(lifecycle, work).await
+    }
+
+    /// Lets a request through that has nothing to do with sessions, after it had to be read.
+    async fn pass(mut self) -> Result<Response<Body>, S::Failure> {
+        // Before the request is gone.
+        let route = self.route();
+        let request = Request::from_parts(self.parts, self.body);
+        let mut response = self.inner.send(request).await?;
+        answer_without_session(&self.lifecycle, &mut response, route.digest());
+        Ok(response)
+    }
+
+    /// Refuses a request of a revision that the inner service does not speak. It is read for the `id` that the error must
+    /// have.
+    pub(super) async fn refuse_version(
+        mut self,
+        rejection: Rejection,
+    ) -> Result<Response<Body>, S::Failure> {
+        let rejection = match self.read().await {
+            Ok(body) => rejection.with_id_of(Message::read(body.bytes()).as_ref()),
+            Err(_) => rejection,
+        };
+        Ok(self.refuse_with(rejection))
+    }
+
+    /// Reads the body of a request whose head does not say enough. After an error the call holds what was not read.
+    async fn read(&mut self) -> Result<Buffered, RejectionKind> {
+        let mut body = Buffered::new(std::mem::take(&mut self.body));
+        let budget = &self.lifecycle.alive.body_budget;
+        let kind = match timeout(READ_TIME, body.read(budget)).await {
+            Ok(ReadEnd::Complete) => return Ok(body),
+            Ok(ReadEnd::TooLong) => RejectionKind::BodyTooLarge,
+            Ok(ReadEnd::Broken) => RejectionKind::BodyUnreadable,
+            Ok(ReadEnd::OverBudget) => RejectionKind::Busy,
+            Err(_) => RejectionKind::BodyTimeout,
+        };
+        self.body = body.into_rest();
+        Err(kind)
+    }
+
+    fn digest(&mut self) -> u64 {
+        let head = Head::read(&mut self.parts.headers);
+        let version = match head.version {
+            Lines::One(version) => Some(version),
+            _ => None,
+        };
+        let routes = &self.lifecycle.alive.registry.routes;
+        routes.digest(&self.parts.uri, head.host, version, &self.upstream)
+    }
+
+    fn route(&mut self) -> Arc<Route> {
+        let digest = self.digest();
+        let Parts { uri, headers, .. } = &self.parts;
+        let routes = &self.lifecycle.alive.registry.routes;
+        routes.get(digest, uri, headers, &self.upstream)
+    }
+
+    fn refuse(self, kind: RejectionKind) -> Response<Body> {
+        self.refuse_with(Rejection::new(kind))
+    }
+
+    fn refuse_with(self, rejection: Rejection) -> Response<Body> {
+        self.lifecycle.refuse(rejection, self.parts, self.body)
+    }
+}
+
+/// Finds a live session of this caller; for a login, where that is allowed, an anonymous one too.
+async fn look_up(
+    lifecycle: &Lifecycle,
+    id: &SessionId,
+    caller: &Owner,
+) -> Result<InFlight, RejectionKind> {
+    let Lifecycle {
+        settings,
+        store,
+        alive,
+    } = lifecycle;
+    let mut found = store.touch(id, caller, settings.idle).await;
+    if settings.may_claim(caller)
+        && let Ok(None) = found
+    {
+        found = match store.claim(id, caller, settings.idle).await {
+            Err(error) if error.kind() == StoreErrorKind::Unsupported => Ok(None),
+            claimed => claimed,
+        };
+    }
+    match found {
+        Ok(Some(found)) => alive.registry.enter(found, caller),
+        Ok(None) => Err(RejectionKind::Unknown),
+        Err(error) => {
+            tracing::warn!(session = %id.reference(), error = &error as &dyn std::error::Error, "could not look up a session");
+            Err(RejectionKind::StoreUnavailable)
+        }
+    }
+}
+
+async fn run_to_its_end<E: Send + 'static>(
+    lifecycle: Arc<Lifecycle>,
+    work: impl Future<Output = Result<Response<Body>, E>> + Send + 'static,
+) -> Result<Response<Body>, E> {
+    match background::run(work).await {
+        Some(answer) => answer,
+        None => Ok(lifecycle.answer(Rejection::new(RejectionKind::Draining))),
+    }
+}
+
+/// How long a client may take to send a body that must be read to decide.
+const READ_TIME: Duration = Duration::from_secs(10);

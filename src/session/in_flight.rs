@@ -1,0 +1,194 @@
+//! Requests being answered and streams that are open: what keeps sessions in use, and what a shutdown waits for.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{Notify, futures::OwnedNotified, mpsc};
+
+use super::{
+    Session, Stream, StreamKind,
+    times::{self, Tick, ticks},
+};
+use crate::protocol::RejectionKind;
+
+/// A use of a session: until this is dropped the session is not idle.
+pub(crate) struct InFlight {
+    session: Session,
+    tracker: Arc<Tracker>,
+    is_use: bool,
+    is_claimed: bool,
+    has_waited: bool,
+}
+
+impl InFlight {
+    /// A use that has been counted already by [`begin_use`](super::State::begin_use). `is_claimed` is what the session was
+    /// when its caller was found to be its owner.
+    pub(crate) fn counted(session: Session, tracker: &Arc<Tracker>, is_claimed: bool) -> Self {
+        tracker.count.fetch_add(1, SeqCst);
+        Self {
+            is_claimed,
+            session,
+            tracker: Arc::clone(tracker),
+            is_use: true,
+            has_waited: false,
+        }
+    }
+
+    /// The answer that creates a session. It is no use of it: the client has yet to show that it got the id.
+    pub(crate) fn creating(session: Session, tracker: &Arc<Tracker>) -> Self {
+        let mut in_flight = Self::counted(session, tracker, false);
+        in_flight.is_use = false;
+        in_flight
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// It was not answered at once, so that its end may be long after its beginning.
+    pub(crate) fn waited(&mut self) {
+        self.has_waited = true;
+    }
+
+    /// Puts a stream on the session's list, so that it ends with the session, with its owner's tenure and with the process.
+    ///
+    /// # Errors
+    ///
+    /// When one of them has ended already.
+    pub(super) fn watch(&self, stream: &Arc<Stream>) -> Result<u64, RejectionKind> {
+        let key = self.session.add_stream(stream);
+        // Looked at after the stream is in the list: whoever ends it from here on finds it there.
+        let refusal = if self.session.has_ended() {
+            RejectionKind::Ended
+        } else if self.session.is_claimed() != self.is_claimed {
+            RejectionKind::Unknown
+        } else if self.tracker.refuses(stream.kind()) {
+            RejectionKind::Draining
+        } else {
+            return Ok(key);
+        };
+        self.session.remove_stream(key);
+        Err(refusal)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.tracker.count.fetch_sub(1, SeqCst);
+        if !self.is_use {
+            return;
+        }
+        let before = self.session.state().end_use();
+        if self.has_waited
+            && before.uses() == 1
+            && !before.has_ended()
+            && self.tracker.is_late(&self.session)
+            && self.session.state().ask_for_rest()
+        {
+            self.tracker.wake(Wake::Rest(self.session.clone()));
+        }
+    }
+}
+
+/// Something for the keeper of sessions to look at.
+pub(crate) enum Wake {
+    /// A session that this node serves from now on.
+    Keep(Session),
+    /// Its last use ended just now: its idle time starts now.
+    Rest(Session),
+    /// It may have been ended elsewhere just now.
+    Check(Session),
+}
+
+/// Counts what is in flight, and says when it has to end.
+pub(crate) struct Tracker {
+    count: AtomicUsize,
+    /// GET streams are refused.
+    is_closing: AtomicBool,
+    /// The time for answers in flight is up.
+    is_cut: AtomicBool,
+    cut: Arc<Notify>,
+    /// A use that ends with less idle time left than this has the idle time counted anew.
+    rest_below: AtomicU64,
+    keeper: mpsc::UnboundedSender<Wake>,
+}
+
+impl Tracker {
+    pub(crate) fn new(keeper: mpsc::UnboundedSender<Wake>) -> Self {
+        Self {
+            count: AtomicUsize::new(0),
+            is_closing: AtomicBool::new(false),
+            is_cut: AtomicBool::new(false),
+            cut: Arc::default(),
+            rest_below: AtomicU64::new(0),
+            keeper,
+        }
+    }
+
+    /// How long sessions may be idle.
+    pub(crate) fn set_idle(&self, idle: Duration) {
+        // Short beside the idle time: what the touch that a use began with says is nearly the same.
+        let short = (idle / 64).clamp(Duration::from_millis(50), Duration::from_secs(10));
+        self.rest_below
+            .store(ticks(idle.saturating_sub(short)), SeqCst);
+    }
+
+    /// Something in flight that is on no session yet.
+    pub(crate) fn begin(self: &Arc<Self>) -> Counted {
+        self.count.fetch_add(1, SeqCst);
+        Counted(Arc::clone(self))
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.count.load(SeqCst)
+    }
+
+    pub(crate) fn wake(&self, wake: Wake) {
+        // An error says that the layer is gone.
+        let _ = self.keeper.send(wake);
+    }
+
+    /// Refuses GET streams from now on.
+    pub(crate) fn close(&self) {
+        self.is_closing.store(true, SeqCst);
+    }
+
+    /// Refuses every stream, and cuts off answers that are waited for, now and from now on.
+    pub(crate) fn cut_off(&self) {
+        self.is_cut.store(true, SeqCst);
+        self.cut.notify_waiters();
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut.load(SeqCst)
+    }
+
+    /// Waits for [`cut_off`](Self::cut_off), if it has not happened yet.
+    pub(crate) fn cut(&self) -> OwnedNotified {
+        Arc::clone(&self.cut).notified_owned()
+    }
+
+    fn refuses(&self, kind: StreamKind) -> bool {
+        self.is_cut() || kind == StreamKind::Standing && self.is_closing.load(SeqCst)
+    }
+
+    fn is_late(&self, session: &Session) -> bool {
+        let until: Tick = session.times().until();
+        until < session.times().end_of_life()
+            && until.saturating_sub(times::now()) < self.rest_below.load(SeqCst)
+    }
+}
+
+/// A request that shutting down waits for.
+pub(crate) struct Counted(Arc<Tracker>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, SeqCst);
+    }
+}

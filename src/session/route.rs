@@ -1,0 +1,100 @@
+//! Where, and with which headers, an inner service last saw a session.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Weak},
+};
+
+use axum::{BoxError, body::Body};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, Uri,
+    header::HOST,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+
+use crate::protocol::{Era, PROTOCOL_VERSION, SESSION_ID, SessionId};
+
+/// The answer of an [`Upstream`], to come.
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+
+/// An inner service, its type left behind: for what the layer sends by itself.
+pub(crate) type Upstream = dyn Fn(Request<Body>) -> Answering + Send + Sync;
+
+/// All that a request of the layer's own needs to be understood: rmcp answers a DELETE without a `Host`, or with a
+/// revision that has no sessions, by refusing it.
+///
+/// Everything is a copy. A slice of what came over a connection would keep the connection's whole buffer alive for as
+/// long as the session. The inner service is not kept alive either.
+pub(crate) struct Route {
+    digest: u64,
+    upstream: Weak<Upstream>,
+    uri: Uri,
+    host: Option<HeaderValue>,
+    version: Option<HeaderValue>,
+}
+
+impl Route {
+    /// The route of a request, which is named by its digest.
+    pub(crate) fn of(
+        digest: u64,
+        uri: &Uri,
+        headers: &HeaderMap,
+        upstream: &Arc<Upstream>,
+    ) -> Self {
+        Self {
+            digest,
+            upstream: Arc::downgrade(upstream),
+            uri: place(uri),
+            host: headers.get(&HOST).map(copy),
+            version: legacy_version(headers).map(copy),
+        }
+    }
+
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// The inner service, unless it is gone.
+    pub(crate) fn upstream(&self) -> Option<Arc<Upstream>> {
+        self.upstream.upgrade()
+    }
+
+    /// A request without a body on this session.
+    pub(crate) fn request(&self, method: Method, id: &SessionId) -> Request<Body> {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = method;
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(&SESSION_ID, id.to_header());
+        if let Some(host) = &self.host {
+            headers.insert(HOST, host.clone());
+        }
+        if let Some(version) = &self.version {
+            headers.insert(&PROTOCOL_VERSION, version.clone());
+        }
+        request
+    }
+}
+
+/// The version header of a request, if it names a revision with sessions: in others a DELETE means nothing.
+fn legacy_version(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let version = headers.get(&PROTOCOL_VERSION);
+    version.filter(|version| Era::of(Some(version)) == Era::Legacy)
+}
+
+/// Where a request went, without its query, which may hold a secret.
+fn place(uri: &Uri) -> Uri {
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = PathAndQuery::try_from(uri.path()).ok();
+    parts.authority = uri
+        .authority()
+        .and_then(|authority| Authority::try_from(authority.as_str()).ok());
+    parts.scheme = uri
+        .scheme()
+        .and_then(|scheme| Scheme::try_from(scheme.as_str()).ok());
+    Uri::from_parts(parts).unwrap_or_default()
+}
+
+fn copy(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).expect("it was a header's value before")
+}
