@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
+use http::Response;
 use mcp_session_layer::{McpSessionLayer, Principal};
 use tokio::{join, time::timeout};
 
@@ -20,6 +22,29 @@ use crate::{
 const ROUNDS: usize = 2_000;
 
 const ENDS: Duration = Duration::from_secs(5);
+
+/// What became of sessions that were ended while they were being created.
+#[derive(Debug, Default)]
+struct Outcomes {
+    refused: usize,
+    created_and_ended: usize,
+}
+
+impl Outcomes {
+    /// Refused or created, and then its stream ends.
+    async fn add(&mut self, round: usize, created: Response<Body>) {
+        match created.status().as_u16() {
+            200 => self.created_and_ended += 1,
+            503 => self.refused += 1,
+            status => panic!("{round}: {status}"),
+        }
+        let stream = timeout(ENDS, read_to_end(created.into_body())).await;
+        assert!(
+            stream.is_ok(),
+            "{round}: the stream of a session that was ended"
+        );
+    }
+}
 
 macro_rules! spawned {
     ($node:expr, $request:expr) => {{
@@ -73,7 +98,7 @@ async fn a_delete_while_others_touch_and_open_streams() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_end_of_an_owner_s_sessions_while_one_is_being_created() {
-    let (mut refused, mut ended) = (0, 0);
+    let mut outcomes = Outcomes::default();
     let store = TestStore::default().yielding();
     let node = Node::new(&store);
     let sessions = node.layer.sessions();
@@ -99,30 +124,21 @@ async fn the_end_of_an_owner_s_sessions_while_one_is_being_created() {
         let (call, end) = join!(call, end);
         end.unwrap().unwrap();
         let created = call.unwrap();
-        match created.status().as_u16() {
-            200 => ended += 1,
-            503 => refused += 1,
-            status => panic!("{round}: {status}"),
-        }
-        let stream = timeout(ENDS, read_to_end(created.into_body())).await;
-        assert!(
-            stream.is_ok(),
-            "{round}: the stream of a session that was ended"
-        );
+        outcomes.add(round, created).await;
         if sessions.count().await.unwrap() > 0 {
             // Refused, and being deleted in the background.
             tokio::time::sleep(SECOND / 10).await;
             assert_eq!(sessions.count().await.unwrap(), 0, "{round}");
         }
     }
-    println!("{refused} were refused, {ended} created and ended");
+    println!("{outcomes:?}");
     eventually("no body is left", || node.inner.bodies() == 0).await;
     eventually("nor a session", || node.inner.sessions.lock().is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_end_on_another_node_while_a_session_is_being_created() {
-    let (mut refused, mut ended) = (0, 0);
+    let mut outcomes = Outcomes::default();
     let store = TestStore::default().yielding();
     let (here, there) = (Node::new(&store), Node::new(&store));
     let sessions = there.layer.sessions();
@@ -135,18 +151,9 @@ async fn an_end_on_another_node_while_a_session_is_being_created() {
         }
         sessions.end_all().await.unwrap();
         let created = call.await.unwrap();
-        match created.status().as_u16() {
-            200 => ended += 1,
-            503 => refused += 1,
-            status => panic!("{round}: {status}"),
-        }
-        let stream = timeout(ENDS, read_to_end(created.into_body())).await;
-        assert!(
-            stream.is_ok(),
-            "{round}: the stream of a session that was ended"
-        );
+        outcomes.add(round, created).await;
     }
-    println!("{refused} were refused, {ended} created and ended");
+    println!("{outcomes:?}");
     eventually("no body is left", || here.inner.bodies() == 0).await;
     eventually("nor a session", || here.inner.sessions.lock().is_empty()).await;
 }

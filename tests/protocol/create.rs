@@ -15,7 +15,7 @@ use crate::{
     setup::{create, guard, over, plant, remote_store},
     support::{
         answers::{RESULT, send},
-        requests::{INITIALIZE, initialize, post},
+        requests::{INITIALIZE, initialize, post, with_header},
         sessions::{is_live, owner, session_id},
         store::{AWAY, Fault},
     },
@@ -42,10 +42,7 @@ async fn an_id_of_the_inner_service_is_adopted_and_works_at_once() {
         let (store, service) = guard(&inner);
         let mut request = initialize();
         if let Some(version) = version {
-            let version = version.parse().unwrap();
-            request
-                .headers_mut()
-                .insert("mcp-protocol-version", version);
+            request = with_header(request, "mcp-protocol-version", version);
         }
         let answer = send(&service, request).await;
         assert_eq!((answer.id().as_str(), &*answer.body), ("theirs", RESULT));

@@ -10,7 +10,7 @@ use crate::{
     setup::{create, guard, over, plant},
     support::{
         answers::{RESULT, lines, send},
-        requests::{PING, on, post, request},
+        requests::{PING, on, post, request, with_header},
         sessions::{is_live, owner},
     },
 };
@@ -175,9 +175,7 @@ async fn a_dead_id_with_a_modern_version_goes_nowhere() {
                 .headers_mut()
                 .append("mcp-session-id", id.parse().unwrap());
         }
-        request
-            .headers_mut()
-            .insert("last-event-id", "3".parse().unwrap());
+        let request = with_header(request, "last-event-id", "3");
         assert_eq!(send(&service, request).await.status, 200);
         let call = inner.calls().remove(0);
         assert!(!call.headers.contains_key("mcp-session-id"));
