@@ -17,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::stream::BoxStream;
-use mcp_session_layer::{McpSessionLayer, MemoryStore, Principal};
+use mcp_session_layer::{MemoryStore, Principal};
 use rmcp::{
     ServiceExt,
     model::ClientJsonRpcMessage,
@@ -34,7 +34,13 @@ use rmcp::{
 use serde_json::json;
 use sse_stream::Sse;
 
-use crate::{Client, check, raw_as, relay::Relay, serve, support::answers::NOT_FOUND, until};
+use crate::{
+    Client, check, raw_as,
+    relay::Relay,
+    serve,
+    support::{answers::NOT_FOUND, layer::layer},
+    until,
+};
 
 /// A session that was created anonymously goes on after the login, for the one who logged in alone.
 #[tokio::test]
@@ -89,7 +95,7 @@ async fn login() -> anyhow::Result<()> {
 
 /// Everybody may open a session; who calls a tool has to say who it is.
 fn app() -> Router {
-    let layer = McpSessionLayer::new(MemoryStore::new())
+    let layer = layer(MemoryStore::new())
         .with_principal(|parts| Ok(parts.extensions.get::<Principal>().cloned()))
         .with_claim_on_login();
     let mcp = StreamableHttpService::new(
