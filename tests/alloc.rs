@@ -5,7 +5,6 @@ use std::{
     future::{Ready, ready},
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use allocation_counter::{AllocationInfo, measure};
@@ -13,13 +12,13 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use mcp_session_layer::{
-    BoxSessionStore, Issuer, McpSessionLayer, MemoryStore, Owner, Principal, Scope, Session,
-    SessionId, SessionRecord, SessionStore,
-    store::{AtLimit, Terms},
-};
+use mcp_session_layer::{Issuer, MemoryStore, Owner, Principal, Scope, SessionId};
 use tokio::runtime::{Builder, Runtime};
 use tower::{Layer as _, Service};
+
+use support::{layer::SessionLayer, sessions};
+
+mod support;
 
 #[test]
 fn a_path_that_is_not_guarded_costs_nothing() {
@@ -69,15 +68,11 @@ fn a_live_session_costs_what_it_takes_to_hand_it_in() {
     let principal = Principal::issued("https://login.example", "alice");
     let hers = principal.clone();
     for (name, who, mut service) in [
-        (
-            "plain",
-            None,
-            layer(BoxSessionStore::new(memory.clone())).layer(Inner),
-        ),
+        ("plain", None, layer(memory.clone()).layer(Inner)),
         (
             "with principals",
             Some(principal),
-            layer(BoxSessionStore::new(memory.clone()))
+            layer(memory.clone())
                 .with_principal(move |_| Ok(Some(hers.clone())))
                 .layer(Inner),
         ),
@@ -225,8 +220,8 @@ impl Service<Request<Body>> for HandIn {
     }
 }
 
-fn layer<St: SessionStore>(store: St) -> McpSessionLayer {
-    McpSessionLayer::new(store).with_paths(["/mcp"])
+fn layer(store: MemoryStore) -> SessionLayer {
+    support::layer::layer(store).with_paths(["/mcp"])
 }
 
 /// A request as hyper makes it: all that stands in its head shares one buffer.
@@ -258,20 +253,11 @@ fn live_session(store: &MemoryStore, principal: Option<Principal>, issuer: Issue
         scope: Scope::default(),
         principal,
     };
-    let id = SessionId::issue();
-    let session = Session::new(id.clone(), SessionRecord::new(owner, issuer));
-    let terms = Terms {
-        idle: HOUR,
-        initial_idle: HOUR,
-        life: None,
-        total: None,
-        per_principal: None,
-        at_limit: AtLimit::Refuse,
-        started_ago: Duration::ZERO,
-    };
-    let created = store.create(&session, &terms).now_or_never();
-    created.expect("at once").unwrap();
-    id
+    let session = sessions::session(SessionId::issue().expose(), owner, issuer);
+    let terms = sessions::terms();
+    let inserted = sessions::insert(store, &session, &terms);
+    inserted.now_or_never().expect("at once");
+    session.id().clone()
 }
 
 fn runtime() -> Runtime {
@@ -279,4 +265,3 @@ fn runtime() -> Runtime {
 }
 
 const BODIES: [usize; 3] = [0, 100, 64 << 10];
-const HOUR: Duration = Duration::from_secs(60 * 60);

@@ -6,28 +6,28 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    time::Duration,
 };
 
 use axum::{
     Router,
-    body::Body,
     extract::{OriginalUri, Request},
     response::{IntoResponse as _, Response},
     routing::{any, get},
 };
-use http::StatusCode;
-use http_body_util::BodyExt as _;
-use mcp_session_layer::{
-    Issuer, McpSessionLayer, MemoryStore, Owner, Rejection, Scope, Session, SessionRecord,
-    SessionStore as _,
-    store::{AtLimit, EndReason, Terms},
-};
+use mcp_session_layer::{Issuer, MemoryStore, Session, SessionStore as _, store::EndReason};
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
-use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower::{Layer as _, service_fn};
 
-type Guard = McpSessionLayer;
+use support::{
+    answers::{self, Answer},
+    layer::{SessionLayer, layer},
+    requests::{request, with_header},
+    sessions::{insert, owner, session, terms},
+    time::{HOUR, MINUTE, SECOND},
+};
+
+mod support;
 
 /// The MCP handler. It says so, and what reached it.
 async fn mcp(request: Request) -> Response {
@@ -75,7 +75,7 @@ fn others() -> Router {
 }
 
 /// Each shape of router, with the layer over the whole app and a list of paths, or around the service.
-fn shapes(guard: &Guard) -> Vec<(&'static str, Router)> {
+fn shapes(guard: &SessionLayer) -> Vec<(&'static str, Router)> {
     let listed = guard.clone().with_paths(["/mcp"]);
     let below = || {
         Router::new()
@@ -141,54 +141,21 @@ fn shapes(guard: &Guard) -> Vec<(&'static str, Router)> {
     ]
 }
 
-struct Answer {
-    response: Response<()>,
-    body: String,
-}
-
-impl Answer {
-    fn is_refused(&self) -> bool {
-        self.response.extensions().get::<Rejection>().is_some()
-    }
-
-    fn ids(&self) -> Vec<&[u8]> {
-        let ids = self.response.headers().get_all("mcp-session-id").iter();
-        ids.map(|id| id.as_bytes()).collect()
-    }
-}
-
 async fn send(app: &Router, method: &str, path: &str, id: Option<&str>) -> Answer {
-    let mut builder = Request::builder().method(method).uri(path);
+    let mut request = request(method)
+        .uri(path)
+        .body(axum::body::Body::empty())
+        .unwrap();
     if let Some(id) = id {
-        builder = builder.header("mcp-session-id", id);
+        request = with_header(request, "mcp-session-id", id);
     }
-    let response = app.clone().oneshot(builder.body(Body::empty()).unwrap());
-    let (parts, body) = response.await.unwrap().into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    Answer {
-        response: Response::from_parts(parts, ()),
-        body: String::from_utf8(body.to_vec()).unwrap(),
-    }
+    answers::send(app, request).await
 }
 
-/// Puts a session into the store without a birth.
+/// Puts a session into the store that no `initialize` created.
 async fn plant(store: &MemoryStore, id: &str) -> Session {
-    let owner = Owner {
-        scope: Scope::default(),
-        principal: None,
-    };
-    let record = SessionRecord::new(owner, Issuer::Inner);
-    let session = Session::new(id.parse().unwrap(), record);
-    let terms = Terms {
-        idle: Duration::from_secs(3600),
-        initial_idle: Duration::from_secs(300),
-        life: None,
-        total: None,
-        per_principal: None,
-        at_limit: AtLimit::Refuse,
-        started_ago: Duration::ZERO,
-    };
-    store.create(&session, &terms).await.unwrap();
+    let session = session(id, owner(None), Issuer::Inner);
+    insert(store, &session, &terms()).await;
     session
 }
 
@@ -209,7 +176,7 @@ const SPELLINGS: [&str; 12] = [
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_id_reaches_no_mcp_handler_in_any_shape() {
-    let guard = McpSessionLayer::new(MemoryStore::new());
+    let guard = layer(MemoryStore::new());
     for (shape, app) in shapes(&guard) {
         for spelling in SPELLINGS {
             for method in ["POST", "GET", "DELETE", "PUT", "BREW"] {
@@ -229,8 +196,8 @@ async fn a_dead_id_reaches_no_mcp_handler_in_any_shape() {
         }
         for spelling in ["/mcp", "/mcp/x"] {
             let answer = send(&app, "GET", spelling, Some("dead")).await;
-            assert!(answer.is_refused(), "{shape}: {spelling}");
-            assert_eq!(answer.response.status(), StatusCode::NOT_FOUND);
+            assert!(answer.rejection.is_some(), "{shape}: {spelling}");
+            assert_eq!(answer.status, 404);
         }
     }
 }
@@ -239,7 +206,7 @@ async fn a_dead_id_reaches_no_mcp_handler_in_any_shape() {
 async fn a_live_id_reaches_the_mcp_handler_in_every_shape() {
     let store = MemoryStore::new();
     plant(&store, "live").await;
-    for (shape, app) in shapes(&McpSessionLayer::new(store)) {
+    for (shape, app) in shapes(&layer(store)) {
         for spelling in ["/mcp", "/mcp/x"] {
             for method in ["GET", "PUT"] {
                 let answer = send(&app, method, spelling, Some("live")).await;
@@ -251,19 +218,15 @@ async fn a_live_id_reaches_the_mcp_handler_in_every_shape() {
 
 #[tokio::test(start_paused = true)]
 async fn other_routes_are_left_alone() {
-    let guard = McpSessionLayer::new(MemoryStore::new());
+    let guard = layer(MemoryStore::new());
     for (shape, app) in shapes(&guard) {
         for path in ["/health", "/mcpx", "/MCP"] {
             let answer = send(&app, "GET", path, Some("dead")).await;
             assert_eq!(answer.body, "other", "{shape}: {path}");
-            assert_eq!(
-                answer.ids(),
-                [&b"dead"[..], b"not a session"],
-                "{shape}: {path}"
-            );
-            assert_eq!(answer.response.headers().len(), 4, "nothing is added");
+            assert_eq!(answer.ids(), ["dead", "not a session"], "{shape}: {path}");
+            assert_eq!(answer.headers.len(), 4, "nothing is added");
             let answer = send(&app, "GET", path, None).await;
-            assert_eq!(answer.ids(), [b"not a session"], "{shape}: {path}");
+            assert_eq!(answer.ids(), ["not a session"], "{shape}: {path}");
         }
     }
 }
@@ -295,7 +258,7 @@ async fn handlers_take_the_session_as_an_argument() {
     let bare = Router::new()
         .route("/mcp/must", any(must))
         .route("/mcp/may", any(may));
-    let app = bare.clone().layer(McpSessionLayer::new(store));
+    let app = bare.clone().layer(layer(store));
     for path in ["/mcp/must", "/mcp/may"] {
         let answer = send(&app, "POST", path, Some("live")).await;
         assert_eq!(answer.body, session.reference().to_string());
@@ -319,7 +282,7 @@ async fn handlers_take_the_session_as_an_argument() {
     );
     assert!(log.0.lock().is_empty());
     let answer = send(&bare, "POST", "/mcp/must", Some("live")).await;
-    assert_eq!(answer.response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(answer.status, 500);
     assert_eq!(
         answer.body, "",
         "the application's mistakes are not the client's to read"
@@ -345,11 +308,11 @@ impl Drop for Probe {
 }
 
 #[tokio::test(start_paused = true)]
-async fn local_values_live_and_die_with_their_session() {
+async fn local_values_last_as_long_as_their_session() {
     for end in ["DELETE", "handle", "idle", "store"] {
         let store = MemoryStore::new();
         let session = plant(&store, "live").await;
-        let layer = McpSessionLayer::new(store.clone());
+        let layer = layer(store.clone());
         let sessions = layer.sessions();
         let dropped = Arc::new(AtomicBool::new(false));
         let probe = Arc::clone(&dropped);
@@ -368,13 +331,13 @@ async fn local_values_live_and_die_with_their_session() {
         for expected in ["true", "false", "false"] {
             let answer = send(&app, "POST", "/mcp", Some("live")).await;
             assert_eq!(answer.body, expected);
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(MINUTE).await;
         }
         assert!(!dropped.load(SeqCst));
         match end {
             "DELETE" => drop(send(&app, "DELETE", "/mcp", Some("live")).await),
             "handle" => assert!(sessions.end(session.reference()).await.unwrap()),
-            "idle" => tokio::time::sleep(Duration::from_secs(3600)).await,
+            "idle" => tokio::time::sleep(HOUR).await,
             _ => assert!(
                 store
                     .delete(session.id(), EndReason::Revoked)
@@ -383,7 +346,7 @@ async fn local_values_live_and_die_with_their_session() {
             ),
         }
         // Without a word from the store's feed it would be the next look that finds out.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(SECOND).await;
         assert!(dropped.load(SeqCst), "{end}");
     }
 }

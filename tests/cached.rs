@@ -11,23 +11,22 @@ use std::{
 };
 
 use mcp_session_layer::{
-    BoxSessionStore, CachedStore, Issuer, MemoryStore, Owner, Scope, Session, SessionId,
-    SessionRecord, SessionStore, conformance,
-    store::{AtLimit, Created, EndReason, Found, Now, StoreError, Terms},
+    BoxSessionStore, CachedStore, MemoryStore, Owner, Session, SessionId, SessionStore,
+    conformance,
+    store::{Created, EndReason, Found, Now, StoreError, Terms},
 };
 use tokio::{task::yield_now, time::sleep};
 
-const HOUR: Duration = Duration::from_secs(3600);
+use support::{
+    contract::keeps_everything,
+    sessions::{fresh_session, insert, terms},
+    time::{HOUR, SECOND},
+};
+
+mod support;
 
 fn cached(max_staleness: Duration) -> CachedStore<MemoryStore> {
     CachedStore::new(MemoryStore::new(), max_staleness)
-}
-
-async fn keeps_everything(store: &(impl SessionStore + Clone)) {
-    conformance::all(store, sleep).await;
-    conformance::limits_hold_at_once(store, sleep).await;
-    conformance::a_long_list_is_read_in_pages(store, sleep, 2_500).await;
-    conformance::a_slow_listener_misses_nothing_without_a_gap(store, sleep, 3_000).await;
 }
 
 /// Under a clock that only the suite moves, an idle time must not be longer by anything, so that nothing may be remembered.
@@ -114,39 +113,13 @@ impl SessionStore for Distant {
     }
 }
 
-fn nobody() -> Owner {
-    Owner {
-        scope: Scope::default(),
-        principal: None,
-    }
-}
-
-fn session() -> Session {
-    Session::new(
-        SessionId::issue(),
-        SessionRecord::new(nobody(), Issuer::Layer),
-    )
-}
-
-fn terms() -> Terms {
-    Terms {
-        idle: HOUR,
-        initial_idle: HOUR,
-        life: None,
-        total: None,
-        per_principal: None,
-        at_limit: AtLimit::Refuse,
-        started_ago: Duration::ZERO,
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_request_after_a_delete_is_let_in_whatever_was_under_way() {
     // What is remembered wrongly is remembered long enough to be seen.
     let store = Arc::new(CachedStore::new(Distant(MemoryStore::new()), HOUR));
     for _ in 0..1000 {
-        let mine = session();
-        store.create(&mine, &terms()).await.unwrap();
+        let mine = fresh_session();
+        insert(&store, &mine, &terms()).await;
         let deleted = Arc::new(AtomicBool::new(false));
         let requests: Vec<_> = (0..8)
             .map(|_| {
@@ -156,7 +129,7 @@ async fn no_request_after_a_delete_is_let_in_whatever_was_under_way() {
                     let mut idle = HOUR;
                     while !deleted.load(SeqCst) {
                         // Each for longer than memory can answer for, so that there is always one under way.
-                        idle += Duration::from_secs(1);
+                        idle += SECOND;
                         store.touch(mine.id(), mine.owner(), idle).await.unwrap();
                     }
                     for _ in 0..4 {
@@ -183,9 +156,9 @@ fn a_hit_allocates_nothing() {
         .enable_time()
         .build()
         .unwrap();
-    let mine = session();
+    let mine = fresh_session();
     runtime.block_on(async {
-        store.create(&mine, &terms()).await.unwrap();
+        insert(&store, &mine, &terms()).await;
         let found = store.touch(mine.id(), mine.owner(), HOUR).await.unwrap();
         assert!(found.is_some());
         let hit = allocation_counter::measure(|| {

@@ -12,31 +12,30 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, extract::Request, response::Response, routing::post};
+use axum::{Router, extract::Request, response::Response, routing};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, future::join_all, stream};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mcp_session_layer::{McpSessionLayer, MemoryStore};
+use mcp_session_layer::MemoryStore;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::{Instant, sleep, timeout},
 };
 use tower::Layer;
 use uuid::Uuid;
 
+use support::{answers::NOT_FOUND, layer::layer, sockets::serve};
+
+mod support;
+
 /// Serves `/mcp`; what is let through is answered with 200 and the request's body.
 async fn server() -> SocketAddr {
-    let guarded = McpSessionLayer::new(MemoryStore::new()).layer(post(echo));
-    let app = Router::new().route_service("/mcp", guarded);
-
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    addr
+    let guarded = layer(MemoryStore::new()).layer(routing::post(echo));
+    serve(Router::new().route_service("/mcp", guarded)).await
 }
 
 async fn echo(request: Request) -> Response {
@@ -361,8 +360,6 @@ fn chunk() -> Vec<u8> {
     format!("{:x}\r\n{data}\r\n", data.len()).into()
 }
 
-const NOT_FOUND: &str =
-    r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"}}"#;
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;

@@ -1,23 +1,23 @@
-//! rmcp restores on one node what was born on another: two nodes, one store, and rmcp inside each.
+//! rmcp restores on one node what was created on another: two nodes, one store, and rmcp inside each.
 #![cfg(feature = "rmcp")]
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    body::Body,
-    http::{Method, Request, Response, StatusCode},
+use axum::{Router, body::Body, http::Request};
+use mcp_session_layer::{MemoryStore, RmcpSessionStore};
+use rmcp::transport::streamable_http_server::{
+    StreamableHttpServerConfig, session::local::LocalSessionManager,
 };
-use http_body_util::BodyExt as _;
-use mcp_session_layer::{McpSessionLayer, MemoryStore, Principal, RmcpSessionStore};
-use rmcp::{
-    ServerHandler,
-    model::{Implementation, ServerCapabilities, ServerConfig},
-    transport::streamable_http_server::{
-        StreamableHttpServerConfig, StreamableHttpService, session::local::LocalSessionManager,
-    },
+use tower::Layer as _;
+
+use support::{
+    answers::{Answer, send},
+    layer::{layer, user_header},
+    requests::{INITIALIZED, as_user, delete, initialize, post},
+    rmcp_server::rmcp_server,
 };
-use tower::{Layer as _, ServiceExt as _};
+
+mod support;
 
 struct Node {
     app: Router,
@@ -26,65 +26,36 @@ struct Node {
 
 impl Node {
     fn new(store: &Arc<MemoryStore>) -> Self {
-        let layer = McpSessionLayer::new(Arc::clone(store))
+        let layer = layer(Arc::clone(store))
             .with_initialize_params()
-            .with_principal(|parts| Ok(parts.extensions.get::<Principal>().cloned()));
+            .with_principal(user_header);
         let mut config = StreamableHttpServerConfig::default();
         config.session_store = Some(Arc::new(RmcpSessionStore::new(Arc::clone(store))));
-        let manager = Arc::new(LocalSessionManager::default());
-        let mcp = StreamableHttpService::new(|| Ok(Tools), Arc::clone(&manager), config);
+        let (mcp, manager) = rmcp_server(config);
         Self {
             app: Router::new().route_service("/mcp", layer.layer(mcp)),
             manager,
         }
     }
 
-    async fn send(
-        &self,
-        who: &str,
-        method: Method,
-        id: Option<&str>,
-        body: &str,
-    ) -> Response<Body> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri("/mcp")
-            .header("host", "localhost")
-            .header("accept", "application/json, text/event-stream")
-            .header("content-type", "application/json")
-            .extension(Principal::new(who));
-        if let Some(id) = id {
-            request = request
-                .header("mcp-session-id", id)
-                .header("mcp-protocol-version", "2025-11-25");
-        }
-        let request = request.body(Body::from(body.to_owned())).unwrap();
-        self.app.clone().oneshot(request).await.unwrap()
+    async fn send(&self, user: &str, request: Request<Body>) -> Answer {
+        send(&self.app, as_user(request, user)).await
     }
 
-    async fn initialize(&self, who: &str) -> String {
-        let response = self.send(who, Method::POST, None, INITIALIZE).await;
-        let id = response.headers()["mcp-session-id"]
-            .to_str()
-            .unwrap()
-            .to_owned();
-        response.into_body().collect().await.unwrap();
-        let answer = self.send(who, Method::POST, Some(&id), INITIALIZED).await;
-        assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    async fn initialize(&self, user: &str) -> String {
+        let id = self.send(user, initialize()).await.id();
+        let mut initialized = post(&id);
+        *initialized.body_mut() = INITIALIZED.into();
+        assert_eq!(self.send(user, initialized).await.status, 202);
         id
     }
 
-    async fn ping(&self, who: &str, id: &str) -> StatusCode {
-        let response = self.send(who, Method::POST, Some(id), PING).await;
-        let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        if status.is_success() {
-            assert!(
-                String::from_utf8_lossy(&body).contains("\"result\":{}"),
-                "{body:?}"
-            );
+    async fn ping(&self, user: &str, id: &str) -> u16 {
+        let answer = self.send(user, post(id)).await;
+        if answer.status / 100 == 2 {
+            assert!(answer.body.contains("\"result\":{}"), "{:?}", answer.body);
         }
-        status
+        answer.status
     }
 
     async fn holds(&self) -> usize {
@@ -108,42 +79,29 @@ async fn a_session_goes_from_node_to_node() {
     let store = Arc::new(MemoryStore::new());
     let (a, b) = (Node::new(&store), Node::new(&store));
     let id = a.initialize("alice").await;
-    assert_eq!(b.ping("alice", &id).await, StatusCode::OK);
-    assert_eq!(a.ping("alice", &id).await, StatusCode::OK);
+    assert_eq!(b.ping("alice", &id).await, 200);
+    assert_eq!(a.ping("alice", &id).await, 200);
     assert_eq!((a.holds().await, b.holds().await), (1, 1));
 }
 
 #[tokio::test]
-async fn nobody_elses_session_is_restored() {
+async fn a_stranger_s_request_restores_nothing() {
     let store = Arc::new(MemoryStore::new());
     let (a, b) = (Node::new(&store), Node::new(&store));
     let id = a.initialize("alice").await;
-    assert_eq!(b.ping("mallory", &id).await, StatusCode::NOT_FOUND);
+    assert_eq!(b.ping("mallory", &id).await, 404);
     assert_eq!(b.holds().await, 0);
 }
 
 #[tokio::test]
-async fn what_was_ended_on_one_node_is_404_on_the_other_and_left_nowhere() {
+async fn a_session_terminated_on_one_node_is_404_on_the_other_and_left_nowhere() {
     let store = Arc::new(MemoryStore::new());
     let (a, b) = (Node::new(&store), Node::new(&store));
     let id = a.initialize("alice").await;
-    assert_eq!(b.ping("alice", &id).await, StatusCode::OK);
-    let ended = a.send("alice", Method::DELETE, Some(&id), "").await;
-    assert!(ended.status().is_success());
-    assert_eq!(b.ping("alice", &id).await, StatusCode::NOT_FOUND);
+    assert_eq!(b.ping("alice", &id).await, 200);
+    let ended = a.send("alice", delete(&id)).await;
+    assert_eq!(ended.status / 100, 2);
+    assert_eq!(b.ping("alice", &id).await, 404);
     a.until_it_holds(0).await;
     b.until_it_holds(0).await;
 }
-
-struct Tools;
-
-impl ServerHandler for Tools {
-    fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().build())
-            .with_server_info(Implementation::new("test", "1"))
-    }
-}
-
-const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"test","version":"1"}}}"#;
-const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-const PING: &str = r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#;

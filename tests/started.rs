@@ -16,30 +16,31 @@ use std::{
 
 use axum::{Router, body::Body};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
+use http::{Request, Response};
 use mcp_session_layer::{
-    McpSessionLayer, MemoryStore, Scope, SessionId, SessionRef,
+    MemoryStore, Scope, SessionId, SessionRef,
     store::{Directory as _, SessionFilter},
 };
-use rmcp::{
-    ServerHandler,
-    transport::streamable_http_server::{
-        StreamableHttpServerConfig, StreamableHttpService, session::local::LocalSessionManager,
-    },
-};
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use tokio::{
     io::AsyncWriteExt as _,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     runtime::Runtime,
     time::{Instant, sleep, timeout},
 };
 use tokio_test::{assert_pending, task};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use late::Late;
+use support::{
+    answers::{id_of, send},
+    layer::layer,
+    requests::{INITIALIZE, delete, initialize, post, with_header},
+    rmcp_server::rmcp_server,
+    sockets::serve,
+    store::TestStore,
+};
 
-mod late;
+mod support;
 
 /// rmcp's server behind the layer, on a socket.
 struct Server {
@@ -51,23 +52,14 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
-        let store = MemoryStore::new();
-        let inner = Arc::new(LocalSessionManager::default());
-        let mcp = StreamableHttpService::new(
-            || Ok(Tools),
-            Arc::clone(&inner),
-            StreamableHttpServerConfig::default(),
-        );
-        let layer = McpSessionLayer::new(Late(store.clone(), A_MOMENT));
-        let app = Router::new().route_service("/mcp", layer.layer(mcp));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let served = app.clone();
-        tokio::spawn(async move { axum::serve(listener, served).await });
+        let store = TestStore::default().without_feed().with_delay(A_MOMENT);
+        let (mcp, inner) = rmcp_server(Default::default());
+        let app = Router::new().route_service("/mcp", layer(store.clone()).layer(mcp));
+        let addr = serve(app.clone()).await;
         Self {
             addr,
             app,
-            store,
+            store: store.memory,
             inner,
         }
     }
@@ -107,24 +99,11 @@ impl Server {
         listed.into_iter().map(|entry| entry.reference).collect()
     }
 
-    /// A birth whose client stays.
+    /// For a client that stays.
     async fn initialize(&self) {
-        let request = Request::post("/mcp")
-            .header("host", "localhost")
-            .header("accept", "application/json, text/event-stream")
-            .header("content-type", "application/json")
-            .body(Body::from(INITIALIZE))
-            .unwrap();
-        let answer = self.app.clone().oneshot(request).await.unwrap();
-        assert!(answer.headers().contains_key("mcp-session-id"));
-        answer.into_body().collect().await.unwrap();
+        send(&self.app, initialize()).await.id();
     }
 }
-
-#[derive(Clone)]
-struct Tools;
-
-impl ServerHandler for Tools {}
 
 /// Some hang up before their request is read, some while the store is asked, while the inner service answers, while
 /// the store is told, and some after the answer.
@@ -133,23 +112,23 @@ fn impatience(nth: usize) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn births_and_deaths_end_alike_in_the_store_and_inside() {
+async fn sessions_are_created_and_terminated_alike_in_the_store_and_inside() {
     let server = &Server::start().await;
 
     let length = INITIALIZE.len();
-    let birth = &format!(
+    let initialize = &format!(
         "POST /mcp HTTP/1.1\r\nhost: localhost\r\naccept: application/json, text/event-stream\r\n\
          content-type: application/json\r\ncontent-length: {length}\r\n\r\n{INITIALIZE}"
     );
     let answered = stream::iter(0..CLIENTS)
-        .map(|nth| server.hang_up_on(birth, impatience(nth)))
+        .map(|nth| server.hang_up_on(initialize, impatience(nth)))
         .buffer_unordered(AT_ONCE)
         .filter(|answered| std::future::ready(*answered))
         .count()
         .await;
     let (inside, recorded) = server.settled().await;
     println!(
-        "{CLIENTS} births: {answered} answered, {} made",
+        "{CLIENTS} initialize requests: {answered} answered, {} sessions created",
         inside.len()
     );
     assert_eq!(inside.len(), recorded.len());
@@ -166,11 +145,11 @@ async fn births_and_deaths_end_alike_in_the_store_and_inside() {
     let before = server.recorded().await.len();
     let answered = stream::iter(ids.iter().enumerate())
         .map(async |(nth, id)| {
-            let death = format!(
+            let delete = format!(
                 "DELETE /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-session-id: {id}\r\n\
                  mcp-protocol-version: 2025-11-25\r\n\r\n"
             );
-            server.hang_up_on(&death, impatience(nth)).await
+            server.hang_up_on(&delete, impatience(nth)).await
         })
         .buffer_unordered(AT_ONCE)
         .filter(|answered| std::future::ready(*answered))
@@ -178,7 +157,7 @@ async fn births_and_deaths_end_alike_in_the_store_and_inside() {
         .await;
     let (inside, recorded) = server.settled().await;
     let ended = before - recorded.len();
-    println!("{CLIENTS} deaths: {answered} answered, {ended} happened");
+    println!("{CLIENTS} DELETE requests: {answered} answered, {ended} sessions terminated");
     assert_eq!(inside.len(), recorded.len());
     assert_eq!(inside, recorded);
     assert!(ended > answered + CLIENTS / 20, "nobody hung up in between");
@@ -186,41 +165,30 @@ async fn births_and_deaths_end_alike_in_the_store_and_inside() {
 
 #[tokio::test]
 async fn a_panic_of_the_inner_service_is_the_callers() {
-    let store = MemoryStore::new();
-    let layer = McpSessionLayer::new(store);
-    let births = service_fn(async |request: Request<Body>| {
-        if request.method() == Method::POST && request.headers().contains_key("x-panic") {
-            panic!("at birth");
-        }
-        if request.method() == Method::DELETE {
-            panic!("at death");
+    let panics = service_fn(async |request: Request<Body>| {
+        match request.headers().get("x-panic") {
+            Some(_) if request.method() == "POST" => panic!("at initialize"),
+            Some(_) => panic!("at DELETE"),
+            None => {}
         }
         let mut response = Response::new(Body::empty());
         let id = SessionId::issue().to_header();
         response.headers_mut().insert("mcp-session-id", id);
         Ok::<_, Infallible>(response)
     });
-    let service = layer.layer(births);
+    let service = layer(MemoryStore::new()).layer(panics);
 
-    let birth = || Request::post("/mcp").body(Body::from(INITIALIZE)).unwrap();
-    let mut fatal = birth();
-    fatal.headers_mut().insert("x-panic", "1".parse().unwrap());
-    assert_eq!(panic_of(service.clone().oneshot(fatal)).await, "at birth");
-    let answer = service.clone().oneshot(birth()).await.unwrap();
-    let id = answer.headers()["mcp-session-id"].clone();
+    let fatal = with_header(initialize(), "x-panic", "1");
+    let answer = service.clone().oneshot(fatal);
+    assert_eq!(panic_of(answer).await, "at initialize");
+    let answer = service.clone().oneshot(initialize()).await.unwrap();
+    let id = id_of(&answer).unwrap();
 
-    let request = |method: Method| {
-        let request = Request::builder().method(method).uri("/mcp");
-        request
-            .header("mcp-session-id", &id)
-            .body(Body::empty())
-            .unwrap()
-    };
-    let death = service.clone().oneshot(request(Method::DELETE));
-    assert_eq!(panic_of(death).await, "at death");
-    // It was not ended, so it lives.
-    let answer = service.oneshot(request(Method::POST)).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
+    let fatal = with_header(delete(&id), "x-panic", "1");
+    let answer = service.clone().oneshot(fatal);
+    assert_eq!(panic_of(answer).await, "at DELETE");
+    // It was not terminated, so it lives.
+    assert_eq!(send(&service, post(&id)).await.status, 200);
 }
 
 async fn panic_of<T: std::fmt::Debug>(answer: impl Future<Output = T>) -> String {
@@ -241,11 +209,10 @@ fn a_runtime_that_shuts_down_leaves_nobody_waiting() {
             pending::<Result<Response<Body>, Infallible>>()
         }
     });
-    let service = McpSessionLayer::new(MemoryStore::new()).layer(endless);
+    let service = layer(MemoryStore::new()).layer(endless);
     let (serving, asking) = (Runtime::new().unwrap(), Runtime::new().unwrap());
 
-    let birth = Request::post("/mcp").body(Body::from(INITIALIZE)).unwrap();
-    let mut answer = task::spawn(service.oneshot(birth));
+    let mut answer = task::spawn(service.oneshot(initialize()));
     serving.block_on(async {
         while calls.load(Relaxed) == 0 {
             assert_pending!(answer.poll());
@@ -255,15 +222,13 @@ fn a_runtime_that_shuts_down_leaves_nobody_waiting() {
     let gone = std::thread::spawn(move || drop(serving));
     let answer = asking.block_on(async { timeout(Duration::from_secs(30), answer).await });
     let answer = answer.expect("an answer").unwrap();
-    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.status(), 503);
     gone.join().unwrap();
 }
-
-const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"test","version":"1"}}}"#;
 
 const CLIENTS: usize = 2000;
 const AT_ONCE: usize = 64;
 /// How long the store takes for each verb.
 const A_MOMENT: Duration = Duration::from_millis(2);
-/// Far longer than any step of a birth or death takes.
+/// Far longer than any step of creating or terminating a session takes.
 const QUIET: Duration = Duration::from_millis(500);

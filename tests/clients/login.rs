@@ -1,4 +1,4 @@
-//! A client that starts as nobody and logs in when a tool asks it to, which is when its session becomes its own.
+//! A client that starts anonymously and logs in when a tool asks it to, which is when its session becomes its own.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::stream::BoxStream;
-use mcp_session_layer::{McpSessionLayer, MemoryStore, Principal};
+use mcp_session_layer::{MemoryStore, Principal};
 use rmcp::{
     ServiceExt,
     model::ClientJsonRpcMessage,
@@ -34,12 +34,18 @@ use rmcp::{
 use serde_json::json;
 use sse_stream::Sse;
 
-use crate::{Client, NOT_FOUND, check, raw_as, relay::Relay, serve, until};
+use crate::{
+    Client, check, raw_as,
+    relay::Relay,
+    serve,
+    support::{answers::NOT_FOUND, layer::layer},
+    until,
+};
 
-/// A session that was born anonymous goes on after the login, for whoever logged in and nobody else.
+/// A session that was created anonymously goes on after the login, for the one who logged in alone.
 #[tokio::test]
 async fn login() -> anyhow::Result<()> {
-    let url = serve(app()).await?;
+    let url = serve(app()).await;
     let (relay, through) = Relay::start(&url).await?;
     let http = LogsIn {
         http: client_of(StreamableHttpClientTransport::from_uri),
@@ -59,23 +65,23 @@ async fn login() -> anyhow::Result<()> {
         gets.collect::<Vec<_>>()
     };
     until(|| gets().iter().any(|get| get.status() == "200")).await;
-    check("opens a stream as nobody", gets()[0].status(), "200");
+    check("opens a stream anonymously", gets()[0].status(), "200");
     check("has not logged in", token.get(), None);
     let id = client.id();
     let (status, _) = raw_as(None, &url, "POST", &id).await?;
-    check("is served as nobody", status, 200);
+    check("is served anonymously", status, 200);
 
     let count = client.call("counter", json!({})).await?;
     check("a tool asks for a login, and answers", count, "1");
     check("has logged in", token.get().is_some(), true);
     let refused = client.exchange(|exchange| exchange.status() == "401");
     check("because of a 401", refused.is_some(), true);
-    check("has one session", client.births(), [id.clone()]);
+    check("has one session", client.session_ids(), [id.clone()]);
     until(|| gets()[0].ended).await;
-    check("the stream of nobody has ended", gets()[0].ended, true);
+    check("the anonymous stream has ended", gets()[0].ended, true);
     let count = client.call("counter", json!({})).await?;
     check("the session goes on", count, "2");
-    check("and has no successor", client.births().len(), 1);
+    check("and has no successor", client.session_ids().len(), 1);
 
     for stranger in [None, Some("0ther")] {
         let (status, body) = raw_as(stranger, &url, "POST", &id).await?;
@@ -89,7 +95,7 @@ async fn login() -> anyhow::Result<()> {
 
 /// Everybody may open a session; who calls a tool has to say who it is.
 fn app() -> Router {
-    let layer = McpSessionLayer::new(MemoryStore::new())
+    let layer = layer(MemoryStore::new())
         .with_principal(|parts| Ok(parts.extensions.get::<Principal>().cloned()))
         .with_claim_on_login();
     let mcp = StreamableHttpService::new(

@@ -14,11 +14,14 @@ use rmcp::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::sleep,
 };
 
-use relay::{Exchange, Relay};
+use self::{
+    relay::{Exchange, Relay},
+    support::{answers::NOT_FOUND, sockets},
+};
 
 mod login;
 #[path = "../../examples/plain_axum.rs"]
@@ -28,6 +31,8 @@ mod plain_axum;
 #[allow(dead_code, unreachable_pub)]
 mod quickstart;
 mod relay;
+#[path = "../support/mod.rs"]
+mod support;
 
 #[tokio::test]
 async fn tools() -> anyhow::Result<()> {
@@ -121,16 +126,16 @@ async fn ended() -> anyhow::Result<()> {
         refused.as_ref(),
         Some(&id),
     );
-    let births = client.births();
-    check("and one new session", births.len(), 2);
-    check("which is another one", births[1] == id, false);
+    let ids = client.session_ids();
+    check("and one new session", ids.len(), 2);
+    check("which is another one", ids[1] == id, false);
     let count = client.call("counter", json!({})).await?;
     check("and stays in use", count, "1");
-    check("without a third", client.births().len(), 2);
+    check("without a third", client.session_ids().len(), 2);
     Ok(())
 }
 
-/// A client that prefers 2026-07-28, and a server that speaks it: nobody needs a session.
+/// A client that prefers 2026-07-28, and a server that speaks it: no session is needed.
 #[tokio::test]
 async fn modern() -> anyhow::Result<()> {
     let client = Client::negotiate(&server(quickstart::app).await?).await?;
@@ -148,7 +153,7 @@ async fn modern() -> anyhow::Result<()> {
 #[tokio::test]
 async fn fallback() -> anyhow::Result<()> {
     let client = Client::negotiate(&server(plain_axum::app).await?).await?;
-    check("takes a session instead", client.births().len(), 1);
+    check("takes a session instead", client.session_ids().len(), 1);
     let count = client.call("counter", json!({})).await?;
     check("and works", count, "1");
     Ok(())
@@ -194,18 +199,18 @@ impl Client {
     }
 
     /// The ids of the sessions it got, in order.
-    fn births(&self) -> Vec<String> {
+    fn session_ids(&self) -> Vec<String> {
         let exchanges = self.relay.exchanges();
-        let births = exchanges
+        let creating = exchanges
             .iter()
             .filter(|exchange| exchange.sent("mcp-session-id").is_none());
-        births
+        creating
             .filter_map(|exchange| exchange.got("mcp-session-id"))
             .collect()
     }
 
     fn id(&self) -> String {
-        self.births().pop().expect("a session")
+        self.session_ids().pop().expect("a session")
     }
 }
 
@@ -213,14 +218,12 @@ async fn server(app: fn() -> Router) -> anyhow::Result<String> {
     if let Ok(url) = env::var("MCP_URL") {
         return Ok(url);
     }
-    serve(app()).await
+    Ok(serve(app()).await)
 }
 
-async fn serve(app: Router) -> anyhow::Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}/mcp", listener.local_addr()?);
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    Ok(url)
+/// The URL of the endpoint.
+async fn serve(app: Router) -> String {
+    format!("http://{}/mcp", sockets::serve(app).await)
 }
 
 async fn end_from_outside(url: &str, id: &str) -> anyhow::Result<()> {
@@ -287,6 +290,3 @@ async fn until(so: impl Fn() -> bool) {
         sleep(Duration::from_millis(50)).await;
     }
 }
-
-const NOT_FOUND: &str =
-    r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"}}"#;

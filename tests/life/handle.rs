@@ -8,7 +8,18 @@ use mcp_session_layer::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::support::*;
+use crate::{
+    inner::scripted,
+    node::Node,
+    reading::ends_within,
+    support::{
+        answers::{id_of, kind_of},
+        requests::{as_user, delete, initialize, post},
+        sessions::{owner, reference},
+        store::TestStore,
+        time::{HOUR, MINUTE, SECOND, set_off},
+    },
+};
 
 fn alice() -> Principal {
     Principal::new("alice")
@@ -16,13 +27,13 @@ fn alice() -> Principal {
 
 #[tokio::test(start_paused = true)]
 async fn counts_and_lists_all_or_an_owner_s_by_pages_without_ids() {
-    let node = Node::new(&Spy::default());
+    let node = Node::new(&TestStore::default());
     let sessions = node.layer.sessions();
     let mut ids = Vec::new();
     for nth in 0..25 {
         ids.push(match nth % 5 {
-            0 => node.born_of("alice").await,
-            _ => node.born().await,
+            0 => node.initialize_as("alice").await,
+            _ => node.initialize().await,
         });
     }
     assert_eq!(sessions.count().await.unwrap(), 25);
@@ -51,19 +62,22 @@ async fn counts_and_lists_all_or_an_owner_s_by_pages_without_ids() {
 
 #[tokio::test(start_paused = true)]
 async fn ends_one_an_owner_s_or_all() {
-    let node = Node::new(&Spy::default());
+    let node = Node::new(&TestStore::default());
     let sessions = node.layer.sessions();
-    let (one, other) = (node.born().await, node.born().await);
-    let (hers, bobs) = (node.born_of("alice").await, node.born_of("bob").await);
+    let (one, other) = (node.initialize().await, node.initialize().await);
+    let (hers, bobs) = (
+        node.initialize_as("alice").await,
+        node.initialize_as("bob").await,
+    );
 
     assert!(sessions.end(&reference(&one)).await.unwrap());
     assert!(!sessions.end(&reference(&one)).await.unwrap());
-    assert_eq!(node.call(&one).await, 404);
-    assert_eq!(node.call(&other).await, 200);
+    assert_eq!(node.post(&one).await, 404);
+    assert_eq!(node.post(&other).await, 200);
 
     assert_eq!(sessions.end_of(Some(&alice())).await.unwrap(), 1);
-    assert_eq!(node.send(by(post(&hers), "alice")).await.status(), 404);
-    assert_eq!(node.send(by(post(&bobs), "bob")).await.status(), 200);
+    assert_eq!(node.send(as_user(post(&hers), "alice")).await.status(), 404);
+    assert_eq!(node.send(as_user(post(&bobs), "bob")).await.status(), 200);
 
     assert_eq!(sessions.end_all().await.unwrap(), 2);
     assert_eq!(sessions.count().await.unwrap(), 0);
@@ -73,36 +87,36 @@ async fn ends_one_an_owner_s_or_all() {
         "the inner service was told"
     );
     assert_eq!(node.inner.deletes.lock().len(), 4, "once of each");
-    node.born_of("alice").await;
+    node.initialize_as("alice").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn another_scope_in_the_same_store_is_left_alone() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let scoped = |name: &'static str| {
         Node::with(&store, |layer| {
             layer.with_scope(mcp_session_layer::Scope::new(name))
         })
     };
     let (a, b) = (scoped("a"), scoped("b"));
-    let (in_a, in_b) = (a.born().await, b.born().await);
+    let (in_a, in_b) = (a.initialize().await, b.initialize().await);
     assert_eq!(a.layer.sessions().count().await.unwrap(), 1);
     assert!(!a.layer.sessions().end(&reference(&in_b)).await.unwrap());
     assert_eq!(a.layer.sessions().end_all().await.unwrap(), 1);
-    assert_eq!(a.call(&in_a).await, 404);
-    assert_eq!(b.call(&in_b).await, 200);
+    assert_eq!(a.post(&in_a).await, 404);
+    assert_eq!(b.post(&in_b).await, 200);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_birth_begun_before_its_owner_s_sessions_end_is_refused() {
+async fn a_session_begun_before_its_owner_s_sessions_end_is_refused() {
     for end in ["owner", "all"] {
-        let store = Spy::default();
+        let store = TestStore::default();
         let node = Node::new(&store);
         let sessions = node.layer.sessions();
-        node.born_of("alice").await;
-        let mut birth = Box::pin(node.send(doing(by(initialize(), "alice"), "wait")));
-        on_its_way(&mut birth).await;
-        node.inner.reached(1).await;
+        node.initialize_as("alice").await;
+        let mut call = Box::pin(node.send(scripted(as_user(initialize(), "alice"), "wait")));
+        set_off(&mut call).await;
+        node.inner.until_waiting(1).await;
         sleep(SECOND).await;
         let ended = match end {
             "owner" => sessions.end_of(Some(&alice())).await,
@@ -111,50 +125,53 @@ async fn a_birth_begun_before_its_owner_s_sessions_end_is_refused() {
         assert_eq!(ended.unwrap(), 1);
         sleep(SECOND).await;
         node.inner.gate.add_permits(1);
-        let refused = birth.await;
+        let refused = call.await;
         assert_eq!(refused.status(), 503);
         assert_eq!(kind_of(&refused), Some(RejectionKind::Revoked));
         assert_eq!(id_of(&refused), None);
         sleep(SECOND).await;
         assert_eq!(sessions.count().await.unwrap(), 0);
         assert!(node.inner.sessions.lock().is_empty());
-        node.born_of("alice").await;
+        node.initialize_as("alice").await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_s_session_that_became_somebody_s_elsewhere_is_not_nobody_s() {
+async fn an_anonymous_session_claimed_elsewhere_is_no_longer_anonymous() {
     for deaf in [false, true] {
         let store = if deaf {
-            Spy::default().deaf()
+            TestStore::default().without_feed()
         } else {
-            Spy::default()
+            TestStore::default()
         };
         let node = || Node::with(&store, McpSessionLayer::with_claim_on_login);
         let (here, there) = (node(), node());
-        let (claimed, other) = (here.born().await, here.born().await);
-        here.call(&claimed).await;
+        let (claimed, other) = (here.initialize().await, here.initialize().await);
+        here.post(&claimed).await;
         let stream = here.open(&other).await;
-        there.send(by(post(&claimed), "alice")).await;
+        there.send(as_user(post(&claimed), "alice")).await;
 
         assert_eq!(here.layer.sessions().end_of(None).await.unwrap(), 1);
         ends_within(SECOND, stream).await;
-        assert_eq!(here.send(by(post(&claimed), "alice")).await.status(), 200);
+        assert_eq!(
+            here.send(as_user(post(&claimed), "alice")).await.status(),
+            200
+        );
         assert_eq!(here.inner.deleted(), [other]);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_end_on_one_node_is_an_end_on_all() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let (here, there) = (Node::new(&store), Node::new(&store));
-    let id = here.born().await;
+    let id = here.initialize().await;
     let stream = there.open(&id).await;
     assert_eq!(here.layer.sessions().end_all().await.unwrap(), 1);
     ends_within(SECOND, stream).await;
     sleep(SECOND).await;
     for node in [here, there] {
-        assert_eq!(node.call(&id).await, 404);
+        assert_eq!(node.post(&id).await, 404);
         assert_eq!(
             node.inner.deleted(),
             std::slice::from_ref(&id),
@@ -178,7 +195,7 @@ impl Heard {
         all
     }
 
-    /// The one end that was heard, among births.
+    /// The one end that was heard, among new sessions.
     async fn end(&mut self) -> (mcp_session_layer::SessionRef, EndReason) {
         let ends: Vec<_> = self
             .all()
@@ -195,8 +212,8 @@ impl Heard {
 }
 
 #[tokio::test(start_paused = true)]
-async fn births_and_ends_are_heard_once_with_their_reasons() {
-    let store = Spy::default();
+async fn new_sessions_and_ends_are_heard_once_with_their_reasons() {
+    let store = TestStore::default();
     let node = Node::with(&store, |layer| {
         layer
             .with_idle_timeout(10 * MINUTE)
@@ -208,40 +225,43 @@ async fn births_and_ends_are_heard_once_with_their_reasons() {
     let sessions = node.layer.sessions();
     let mut heard = Heard::on(&sessions);
 
-    let id = node.born_of("alice").await;
-    let born = SessionEvent::Created {
+    let id = node.initialize_as("alice").await;
+    let created = SessionEvent::Created {
         reference: reference(&id),
         owner: owner(Some("alice")),
     };
-    assert_eq!(heard.all().await, [born]);
-    assert_eq!(node.send(by(delete(&id), "alice")).await.status(), 204);
+    assert_eq!(heard.all().await, [created]);
+    assert_eq!(node.send(as_user(delete(&id), "alice")).await.status(), 204);
     assert_eq!(heard.end().await, (reference(&id), EndReason::Deleted));
 
-    let id = node.born().await;
+    let id = node.initialize().await;
     sessions.end(&reference(&id)).await.unwrap();
     assert_eq!(heard.end().await, (reference(&id), EndReason::Revoked));
 
-    let id = node.born().await;
+    let id = node.initialize().await;
     sessions.end_of(None).await.unwrap();
     assert_eq!(heard.end().await, (reference(&id), EndReason::Revoked));
 
-    let id = node.born().await;
-    node.call(&id).await;
+    let id = node.initialize().await;
+    node.post(&id).await;
     sleep(11 * MINUTE).await;
     assert_eq!(heard.end().await, (reference(&id), EndReason::Idle));
 
-    let id = node.born().await;
+    let id = node.initialize().await;
     let stream = node.open(&id).await;
     sleep(HOUR).await;
     assert_eq!(heard.end().await, (reference(&id), EndReason::Lifetime));
     drop(stream);
 
-    let id = node.born().await;
+    let id = node.initialize().await;
     sleep(MINUTE).await;
-    let next = node.born().await;
+    let next = node.initialize().await;
     assert_eq!(heard.end().await, (reference(&id), EndReason::Evicted));
 
-    assert_eq!(node.send(doing(post(&next), "forget")).await.status(), 404);
+    assert_eq!(
+        node.send(scripted(post(&next), "forget")).await.status(),
+        404
+    );
     assert_eq!(heard.end().await, (reference(&next), EndReason::InnerGone));
 
     drop((node, sessions));
@@ -251,10 +271,10 @@ async fn births_and_ends_are_heard_once_with_their_reasons() {
 
 #[tokio::test(start_paused = true)]
 async fn an_end_by_the_handle_is_heard_of_a_session_never_served_here() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let (here, there) = (Node::new(&store), Node::new(&store));
-    let id = there.born().await;
-    here.born().await;
+    let id = there.initialize().await;
+    here.initialize().await;
     let sessions = here.layer.sessions();
     let mut heard = Heard::on(&sessions);
     sessions.end(&reference(&id)).await.unwrap();
@@ -263,11 +283,11 @@ async fn an_end_by_the_handle_is_heard_of_a_session_never_served_here() {
 
 #[tokio::test(start_paused = true)]
 async fn a_subscriber_that_does_not_listen_holds_nothing_up() {
-    const BIRTHS: u64 = 3_000;
-    let node = Node::new(&Spy::default());
+    const SESSIONS: u64 = 3_000;
+    let node = Node::new(&TestStore::default());
     let mut deaf = node.layer.sessions().subscribe();
-    for _ in 0..BIRTHS {
-        node.born().await;
+    for _ in 0..SESSIONS {
+        node.initialize().await;
     }
     let Some(SessionEvent::Missed(missed)) = deaf.next().await else {
         panic!("says that it missed some");
@@ -276,5 +296,5 @@ async fn a_subscriber_that_does_not_listen_holds_nothing_up() {
     while timeout(Duration::from_millis(1), deaf.next()).await.is_ok() {
         heard += 1;
     }
-    assert_eq!(missed + heard, BIRTHS);
+    assert_eq!(missed + heard, SESSIONS);
 }

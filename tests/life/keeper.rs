@@ -6,33 +6,43 @@ use http_body_util::BodyExt as _;
 use mcp_session_layer::store::Found;
 use tokio::time::sleep;
 
-use crate::support::*;
+use crate::{
+    inner::scripted,
+    node::Node,
+    reading::{read_to_end, stays_silent},
+    support::{
+        answers::id_of,
+        requests::{initialize, post},
+        store::{AWAY, TestStore, VERBS},
+        time::{HOUR, MINUTE, SECOND, set_off},
+    },
+};
 
-fn node(store: &Spy) -> Node {
+fn node(store: &TestStore) -> Node {
     Node::with(store, |layer| layer.with_idle_timeout(MINUTE))
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_open_stream_keeps_its_session_although_nobody_polls_it() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let (here, there) = (node(&store), node(&store));
-    let id = here.born().await;
+    let id = here.initialize().await;
     let stream = here.open(&id).await;
     sleep(HOUR).await;
-    assert!(store.look(&id).await.is_some());
-    assert_eq!(there.call(&id).await, 200, "on another node too");
+    assert!(store.peek(&id).await.is_some());
+    assert_eq!(there.post(&id).await, 200, "on another node too");
     drop(stream);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_being_computed_keeps_its_session() {
-    for store in [Spy::default(), Spy::default().asking()] {
+    for store in [TestStore::default(), TestStore::default().remote()] {
         let (here, there) = (node(&store), node(&store));
-        let id = here.born().await;
-        let mut answer = Box::pin(here.send(doing(post(&id), "wait")));
-        on_its_way(&mut answer).await;
+        let id = here.initialize().await;
+        let mut answer = Box::pin(here.send(scripted(post(&id), "wait")));
+        set_off(&mut answer).await;
         sleep(HOUR).await;
-        assert_eq!(there.call(&id).await, 200);
+        assert_eq!(there.post(&id).await, 200);
         here.inner.gate.add_permits(1);
         assert_eq!(answer.await.status(), 200);
     }
@@ -40,117 +50,117 @@ async fn an_answer_being_computed_keeps_its_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_briefly_away_ends_nothing() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = node(&store);
-    let id = node.born().await;
+    let id = node.initialize().await;
     let mut stream = node.open(&id).await;
     for _ in 0..10 {
-        store.is_away(true);
+        store.disturb(VERBS, AWAY);
         assert!(stays_silent(&mut stream, MINUTE / 2).await);
-        store.is_away(false);
+        store.recover();
         assert!(stays_silent(&mut stream, MINUTE / 2).await);
     }
-    assert_eq!(node.call(&id).await, 200);
+    assert_eq!(node.post(&id).await, 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn when_the_last_stream_is_gone_the_idle_time_starts() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = node(&store);
-    let id = node.born().await;
+    let id = node.initialize().await;
     let (first, last) = (node.open(&id).await, node.open(&id).await);
     sleep(10 * MINUTE + 7 * SECOND).await;
     drop(first);
     sleep(5 * SECOND).await;
     drop(last);
     sleep(MINUTE - SECOND).await;
-    assert!(store.look(&id).await.is_some());
+    assert!(store.peek(&id).await.is_some());
     sleep(2 * SECOND).await;
-    assert!(store.look(&id).await.is_none());
-    assert_eq!(node.call(&id).await, 404);
+    assert!(store.peek(&id).await.is_none());
+    assert_eq!(node.post(&id).await, 404);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_ended_although_its_client_does_not_read_is_no_use() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = node(&store);
-    let id = node.born().await;
+    let id = node.initialize().await;
     let mut body = node.open(&id).await;
     node.inner.streams.lock().clear();
     assert!(body.frame().await.is_none());
     sleep(MINUTE + SECOND).await;
-    assert!(store.look(&id).await.is_none());
+    assert!(store.peek(&id).await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_session_at_rest_costs_one_call_at_its_end() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = node(&store);
-    let id = node.born().await;
-    node.call(&id).await;
-    store.counts();
+    let id = node.initialize().await;
+    node.post(&id).await;
+    store.take_counts();
     sleep(10 * MINUTE).await;
-    assert_eq!(store.counts(), [("load", 1)].into());
+    assert_eq!(store.take_counts(), [("load", 1)].into());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newborn_lives_five_minutes_and_used_it_lives_longer() {
-    let store = Spy::default();
+async fn an_unused_session_lives_five_minutes_and_a_used_one_longer() {
+    let store = TestStore::default();
     let node = Node::new(&store);
-    let (silent, used) = (node.born().await, node.born().await);
-    node.call(&used).await;
+    let (unused, used) = (node.initialize().await, node.initialize().await);
+    node.post(&used).await;
     sleep(5 * MINUTE - SECOND).await;
-    assert!(store.look(&silent).await.is_some());
+    assert!(store.peek(&unused).await.is_some());
     sleep(SECOND).await;
-    assert!(store.look(&silent).await.is_none());
-    assert!(store.look(&used).await.is_some());
+    assert!(store.peek(&unused).await.is_none());
+    assert!(store.peek(&used).await.is_some());
     sleep(SECOND).await;
-    assert_eq!(node.inner.deleted(), [silent]);
+    assert_eq!(node.inner.deleted(), [unused]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_answer_to_its_initialize_does_not_keep_a_newborn() {
-    let store = Spy::default();
+async fn the_answer_to_its_initialize_is_no_use_of_a_session() {
+    let store = TestStore::default();
     let node = Node::with(&store, |layer| layer.with_idle_timeout(10 * MINUTE));
-    let answer = node.send(doing(initialize(), "stream")).await;
+    let answer = node.send(scripted(initialize(), "stream")).await;
     let id = id_of(&answer).unwrap();
-    let (time, _) = ending(answer.into_body()).await;
+    let (time, _) = read_to_end(answer.into_body()).await;
     assert!(time >= 5 * MINUTE && time < 5 * MINUTE + SECOND, "{time:?}");
 
-    let answer = node.send(doing(initialize(), "stream")).await;
+    let answer = node.send(scripted(initialize(), "stream")).await;
     let other = id_of(&answer).unwrap();
     sleep(4 * MINUTE).await;
     drop(answer);
     sleep(MINUTE).await;
-    assert!(store.look(&id).await.is_none());
+    assert!(store.peek(&id).await.is_none());
     assert!(
-        store.look(&other).await.is_none(),
+        store.peek(&other).await.is_none(),
         "nor is its end a request"
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn life_is_not_extended() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = Node::with(&store, |layer| {
         layer
             .with_idle_timeout(MINUTE)
             .with_max_lifetime(10 * MINUTE)
     });
-    let id = node.born().await;
+    let id = node.initialize().await;
     let _stream = node.open(&id).await;
     sleep(10 * MINUTE - SECOND).await;
-    let Found { life_left, .. } = store.look(&id).await.unwrap();
+    let Found { life_left, .. } = store.peek(&id).await.unwrap();
     assert_eq!(life_left, Some(SECOND));
-    assert_eq!(node.call(&id).await, 200);
+    assert_eq!(node.post(&id).await, 200);
     sleep(SECOND).await;
-    assert_eq!(node.call(&id).await, 404);
+    assert_eq!(node.post(&id).await, 404);
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_keeps_the_layer_when_its_owner_drops_it() {
     let gone = std::sync::Arc::new(());
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = {
         let gone = gone.clone();
         Node::with(&store, |layer| {
@@ -160,7 +170,7 @@ async fn nothing_keeps_the_layer_when_its_owner_drops_it() {
             })
         })
     };
-    let id = node.born().await;
+    let id = node.initialize().await;
     drop(node.open(&id).await);
     drop(node);
     sleep(Duration::from_millis(1)).await;

@@ -5,7 +5,18 @@ use std::num::NonZeroU64;
 use mcp_session_layer::{RejectionKind, store::SessionStore as _};
 use tokio::time::sleep;
 
-use crate::support::*;
+use crate::{
+    inner::scripted,
+    node::Node,
+    reading::{ends_within, stays_silent},
+    support::{
+        answers::{id_of, kind_of},
+        requests::{as_user, get, initialize, post},
+        sessions::{owner, session_id},
+        store::TestStore,
+        time::{HOUR, MINUTE, SECOND, set_off},
+    },
+};
 
 fn number(number: u64) -> NonZeroU64 {
     NonZeroU64::new(number).unwrap()
@@ -13,10 +24,10 @@ fn number(number: u64) -> NonZeroU64 {
 
 #[tokio::test(start_paused = true)]
 async fn at_the_limit_a_newcomer_is_refused() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = Node::with(&store, |layer| layer.with_max_sessions(number(2)));
-    let first = node.born().await;
-    node.born().await;
+    let first = node.initialize().await;
+    node.initialize().await;
     for _ in 0..3 {
         let refused = node.send(initialize()).await;
         assert_eq!(refused.status(), 503);
@@ -26,7 +37,7 @@ async fn at_the_limit_a_newcomer_is_refused() {
         sleep(2 * SECOND).await;
     }
     node.delete(&first).await;
-    node.born().await;
+    node.initialize().await;
     sleep(SECOND).await;
     assert_eq!(
         node.inner.sessions.lock().len(),
@@ -36,57 +47,57 @@ async fn at_the_limit_a_newcomer_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_principal_has_a_limit_and_nobody_has_none() {
-    let node = Node::with(&Spy::default(), |layer| {
+async fn each_principal_has_a_limit_and_anonymous_callers_have_none() {
+    let node = Node::with(&TestStore::default(), |layer| {
         layer.with_max_sessions_per_principal(number(2))
     });
     for user in ["alice", "bob"] {
-        node.born_of(user).await;
-        node.born_of(user).await;
-        let refused = node.send(by(initialize(), user)).await;
+        node.initialize_as(user).await;
+        node.initialize_as(user).await;
+        let refused = node.send(as_user(initialize(), user)).await;
         assert_eq!(refused.status(), 503);
         assert!(refused.headers().contains_key("retry-after"));
     }
     for _ in 0..5 {
-        node.born().await;
+        node.initialize().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn eviction_takes_newborns_first_then_the_one_longest_untouched() {
-    let store = Spy::default();
+async fn eviction_takes_unused_sessions_first_then_the_one_longest_untouched() {
+    let store = TestStore::default();
     let node = Node::with(&store, |layer| {
         layer.with_max_sessions(number(10)).with_eviction()
     });
     let mut touched = Vec::new();
     for _ in 0..8 {
-        let id = node.born().await;
-        node.call(&id).await;
+        let id = node.initialize().await;
+        node.post(&id).await;
         touched.push(id);
         sleep(MINUTE).await;
     }
     // The oldest is in use, so it is never the one.
     let _stream = node.open(&touched[0]).await;
     sleep(41 * MINUTE).await;
-    let mut newborns = Vec::new();
+    let mut all_unused = Vec::new();
     for _ in 0..2 {
-        newborns.push(node.born().await);
+        all_unused.push(node.initialize().await);
         // So that it is known which of them is the longest untouched.
         sleep(SECOND).await;
     }
     sleep(MINUTE).await;
 
-    let live = async |id: &String| store.look(id).await.is_some();
-    for newborn in &newborns {
-        assert!(live(newborn).await);
-        let newcomer = node.born().await;
-        assert_eq!(node.call(&newcomer).await, 200);
-        assert!(!live(newborn).await, "a newborn is the first to go");
+    let live = async |id: &String| store.peek(id).await.is_some();
+    for unused in &all_unused {
+        assert!(live(unused).await);
+        let newcomer = node.initialize().await;
+        assert_eq!(node.post(&newcomer).await, 200);
+        assert!(!live(unused).await, "an unused one is the first to go");
     }
     for next in &touched[1..] {
         assert!(live(next).await);
-        let newcomer = node.born().await;
-        assert_eq!(node.call(&newcomer).await, 200);
+        let newcomer = node.initialize().await;
+        assert_eq!(node.post(&newcomer).await, 200);
         assert!(!live(next).await, "the one longest untouched");
     }
     assert!(live(&touched[0]).await, "in use");
@@ -99,13 +110,13 @@ async fn eviction_takes_newborns_first_then_the_one_longest_untouched() {
 
 #[tokio::test(start_paused = true)]
 async fn sessions_in_use_are_never_evicted() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = Node::with(&store, |layer| {
         layer.with_max_sessions(number(10)).with_eviction()
     });
     let mut streams = Vec::new();
     for _ in 0..10 {
-        let id = node.born().await;
+        let id = node.initialize().await;
         streams.push((node.open(&id).await, id));
     }
     for _ in 0..50 {
@@ -113,79 +124,86 @@ async fn sessions_in_use_are_never_evicted() {
         assert_eq!(node.send(initialize()).await.status(), 503);
     }
     for (_, id) in &streams {
-        assert_eq!(node.call(id).await, 200);
+        assert_eq!(node.post(id).await, 200);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_principal_s_eviction_is_among_its_own() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = Node::with(&store, |layer| {
         layer
             .with_max_sessions_per_principal(number(1))
             .with_eviction()
     });
-    let (bob, alice) = (node.born_of("bob").await, node.born_of("alice").await);
+    let (bob, alice) = (
+        node.initialize_as("bob").await,
+        node.initialize_as("alice").await,
+    );
     sleep(MINUTE).await;
-    node.born_of("alice").await;
-    assert!(store.look(&alice).await.is_none());
-    assert!(store.look(&bob).await.is_some());
+    node.initialize_as("alice").await;
+    assert!(store.peek(&alice).await.is_none());
+    assert!(store.peek(&bob).await.is_some());
 }
 
-fn with_claims(store: &Spy) -> Node {
+fn with_claims(store: &TestStore) -> Node {
     Node::with(store, |layer| layer.with_claim_on_login())
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_login_takes_the_session_over_and_ends_what_was_open() {
-    for store in [Spy::default(), Spy::default().asking()] {
+    for store in [TestStore::default(), TestStore::default().remote()] {
         let node = with_claims(&store);
-        let id = node.born().await;
+        let id = node.initialize().await;
         let stream = node.open(&id).await;
-        assert_eq!(node.send(by(post(&id), "alice")).await.status(), 200);
+        assert_eq!(node.send(as_user(post(&id), "alice")).await.status(), 200);
         ends_within(SECOND, stream).await;
         assert_eq!(node.inner.bodies(), 0);
-        assert_eq!(store.owner(&id).await.as_deref(), Some("alice"));
-        assert_eq!(node.call(&id).await, 404, "nobody's no more");
-        assert_eq!(node.send(by(post(&id), "bob")).await.status(), 404, "once");
-        let mut own = node.send(by(get(&id), "alice")).await.into_body();
+        assert_eq!(store.principal_of(&id).await.as_deref(), Some("alice"));
+        assert_eq!(node.post(&id).await, 404, "no longer anonymous");
+        assert_eq!(
+            node.send(as_user(post(&id), "bob")).await.status(),
+            404,
+            "once"
+        );
+        let mut own = node.send(as_user(get(&id), "alice")).await.into_body();
         assert!(stays_silent(&mut own, HOUR).await);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_let_in_before_the_login_gets_no_stream_after_it() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = with_claims(&store);
-    let id = node.born().await;
-    let mut answer = Box::pin(node.send(doing(get(&id), "wait")));
-    on_its_way(&mut answer).await;
-    node.send(by(post(&id), "alice")).await;
+    let id = node.initialize().await;
+    let mut answer = Box::pin(node.send(scripted(get(&id), "wait")));
+    set_off(&mut answer).await;
+    node.send(as_user(post(&id), "alice")).await;
     node.inner.gate.add_permits(1);
     assert_eq!(answer.await.status(), 404);
     assert_eq!(node.inner.bodies(), 0);
-    assert_eq!(node.send(by(post(&id), "alice")).await.status(), 200);
+    assert_eq!(node.send(as_user(post(&id), "alice")).await.status(), 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_login_elsewhere_ends_what_was_open_within_a_beat() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let (here, there) = (with_claims(&store), with_claims(&store));
-    let id = here.born().await;
+    let id = here.initialize().await;
     let stream = here.open(&id).await;
-    there.send(by(post(&id), "alice")).await;
+    there.send(as_user(post(&id), "alice")).await;
     ends_within(20 * MINUTE, stream).await;
-    assert_eq!(here.call(&id).await, 404);
-    assert_eq!(here.send(by(post(&id), "alice")).await.status(), 200);
+    assert_eq!(here.post(&id).await, 404);
+    assert_eq!(here.send(as_user(post(&id), "alice")).await.status(), 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_the_setting_a_session_is_lost_at_login() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = Node::new(&store);
-    let id = node.born().await;
-    assert_eq!(node.send(by(post(&id), "alice")).await.status(), 404);
-    assert_eq!(node.call(&id).await, 200);
+    let id = node.initialize().await;
+    assert_eq!(node.send(as_user(post(&id), "alice")).await.status(), 404);
+    assert_eq!(node.post(&id).await, 200);
     // The store could have.
     let (id, alice) = (session_id(&id), owner(Some("alice")));
     let claimed = store.memory.claim(&id, &alice, HOUR);

@@ -1,5 +1,11 @@
 //! Sessions live and end properly: what is open on them, what keeps them alive, what ends them, and who is told. Time is
-//! paused where nothing else is said. Two nodes are two layers over one store.
+//! paused where nothing else is said.
+
+mod inner;
+mod node;
+mod reading;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod handle;
 mod keeper;
@@ -7,5 +13,4 @@ mod limits;
 mod races;
 mod shutdown;
 mod streams;
-mod support;
 mod telling;

@@ -15,15 +15,25 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::support::*;
+use crate::{
+    inner::scripted,
+    node::Node,
+    reading::stays_silent,
+    support::{
+        answers::kind_of,
+        requests::{delete, get, initialize, post},
+        store::TestStore,
+        time::{HOUR, MINUTE, SECOND, set_off},
+    },
+};
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_refuses_births_and_serves_everything_else() {
-    let node = Node::new(&Spy::default());
-    let id = node.born().await;
-    let mut begun = Box::pin(node.send(doing(initialize(), "wait")));
-    on_its_way(&mut begun).await;
-    node.inner.reached(1).await;
+async fn a_drain_refuses_new_sessions_and_serves_everything_else() {
+    let node = Node::new(&TestStore::default());
+    let id = node.initialize().await;
+    let mut begun = Box::pin(node.send(scripted(initialize(), "wait")));
+    set_off(&mut begun).await;
+    node.inner.until_waiting(1).await;
     let mut stream = node.open(&id).await;
     node.layer.sessions().drain();
 
@@ -40,10 +50,10 @@ async fn a_drain_refuses_births_and_serves_everything_else() {
     assert_eq!(
         begun.await.status(),
         503,
-        "nor is a birth that began before"
+        "nor is an initialize that began before created"
     );
 
-    assert_eq!(node.call(&id).await, 200);
+    assert_eq!(node.post(&id).await, 200);
     assert!(stays_silent(&mut stream, HOUR).await);
     drop(node.open(&id).await);
     assert_eq!(node.delete(&id).await, 204);
@@ -53,14 +63,14 @@ async fn a_drain_refuses_births_and_serves_everything_else() {
 
 #[tokio::test(start_paused = true)]
 async fn shutting_down_ends_get_streams_and_waits_for_answers() {
-    for store in [Spy::default(), Spy::default().asking()] {
+    for store in [TestStore::default(), TestStore::default().remote()] {
         let node = Node::new(&store);
-        let id = node.born().await;
+        let id = node.initialize().await;
         let mut standing = node.open(&id).await;
         let unread = node.open(&id).await;
-        let mut answer = node.send(doing(post(&id), "stream")).await.into_body();
-        let mut slow = Box::pin(node.send(doing(post(&id), "wait")));
-        on_its_way(&mut slow).await;
+        let mut answer = node.send(scripted(post(&id), "stream")).await.into_body();
+        let mut slow = Box::pin(node.send(scripted(post(&id), "wait")));
+        set_off(&mut slow).await;
 
         let sessions = node.layer.sessions();
         let down = tokio::spawn(async move { sessions.shut_down(MINUTE).await });
@@ -69,7 +79,7 @@ async fn shutting_down_ends_get_streams_and_waits_for_answers() {
         assert_eq!(node.inner.bodies(), 1);
         let refused = node.send(get(&id)).await;
         assert_eq!(refused.status(), 503, "never 404: the session lives");
-        assert_eq!(node.call(&id).await, 200);
+        assert_eq!(node.post(&id).await, 200);
         assert!(stays_silent(&mut answer, 10 * SECOND).await);
         assert!(!down.is_finished());
 
@@ -79,10 +89,10 @@ async fn shutting_down_ends_get_streams_and_waits_for_answers() {
         assert!(answer.frame().await.is_none());
         sleep(SECOND).await;
         assert!(down.is_finished(), "as soon as nothing is under way");
-        assert_eq!(node.call(&id).await, 200, "late, and in time");
+        assert_eq!(node.post(&id).await, 200, "late, and in time");
         drop(unread);
         assert!(
-            store.look(&id).await.is_some(),
+            store.peek(&id).await.is_some(),
             "the store outlives the process"
         );
     }
@@ -90,16 +100,16 @@ async fn shutting_down_ends_get_streams_and_waits_for_answers() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_finished_in_time_is_cut_off() {
-    for store in [Spy::default(), Spy::default().asking()] {
+    for store in [TestStore::default(), TestStore::default().remote()] {
         let node = Node::new(&store);
-        let id = node.born().await;
-        let _stream = node.send(doing(post(&id), "stream")).await.into_body();
+        let id = node.initialize().await;
+        let _stream = node.send(scripted(post(&id), "stream")).await.into_body();
         let waiting = |request| {
             let node = node.clone();
-            tokio::spawn(async move { node.send(doing(request, "wait")).await })
+            tokio::spawn(async move { node.send(scripted(request, "wait")).await })
         };
         let answers = [waiting(post(&id)), waiting(initialize())];
-        node.inner.reached(2).await;
+        node.inner.until_waiting(2).await;
 
         let start = Instant::now();
         node.layer.sessions().shut_down(MINUTE).await;
@@ -110,31 +120,31 @@ async fn what_is_not_finished_in_time_is_cut_off() {
             assert_eq!(answer.status(), 503);
             assert_eq!(kind_of(&answer), Some(RejectionKind::Draining));
         }
-        let late = node.send(doing(post(&id), "wait"));
+        let late = node.send(scripted(post(&id), "wait"));
         let late = timeout(SECOND, late).await.expect("at once");
         assert_eq!(late.status(), 503);
-        let late = node.send(doing(post(&id), "stream")).await;
+        let late = node.send(scripted(post(&id), "stream")).await;
         assert_eq!(late.status(), 503);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_late_has_the_rest_of_the_time() {
-    let node = Node::new(&Spy::default());
-    let id = node.born().await;
+    let node = Node::new(&TestStore::default());
+    let id = node.initialize().await;
     node.layer.sessions().shut_down(MINUTE).await;
     let start = Instant::now();
-    let late = timeout(HOUR, node.send(doing(post(&id), "wait"))).await;
+    let late = timeout(HOUR, node.send(scripted(post(&id), "wait"))).await;
     assert_eq!(late.expect("is cut off").status(), 503);
     assert_eq!(start.elapsed().as_secs(), 60);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_on_a_session_that_ended_is_waited_for_too() {
-    let node = Node::new(&Spy::default());
-    let id = node.born().await;
-    let mut slow = Box::pin(node.send(doing(post(&id), "wait")));
-    on_its_way(&mut slow).await;
+    let node = Node::new(&TestStore::default());
+    let id = node.initialize().await;
+    let mut slow = Box::pin(node.send(scripted(post(&id), "wait")));
+    set_off(&mut slow).await;
     node.delete(&id).await;
     let sessions = node.layer.sessions();
     let down = tokio::spawn(async move { sessions.shut_down(MINUTE).await });
@@ -187,9 +197,9 @@ async fn ask(addr: SocketAddr, request: Request<Body>) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_on_one_socket_ends_the_stream_on_another() {
-    let node = Node::new(&Spy::default());
+    let node = Node::new(&TestStore::default());
     let server = serve(&node).await;
-    let id = node.born().await;
+    let id = node.initialize().await;
     let mut stream = ask(server.addr, get(&id)).await;
     assert_eq!(stream.status(), 200);
     let event = node.inner.streams.lock()[0].send("data: 1\n\n".into());
@@ -211,9 +221,9 @@ async fn with_a_thousand_streams_open_axum_stops_within_the_grace_time() {
     // Many systems do not give 2,048 sockets to a process, so these share connections.
     const PER_CONNECTION: usize = 100;
     const GRACE: Duration = Duration::from_secs(30);
-    let node = Node::new(&Spy::default());
+    let node = Node::new(&TestStore::default());
     let server = serve(&node).await;
-    let id = node.born().await;
+    let id = node.initialize().await;
     let mut streams = Vec::new();
     for _ in 0..STREAMS / PER_CONNECTION {
         let stream = TcpStream::connect(server.addr).await.unwrap();
@@ -235,9 +245,9 @@ async fn with_a_thousand_streams_open_axum_stops_within_the_grace_time() {
     }
     let lone = ask(server.addr, get(&id)).await;
     let addr = server.addr;
-    let request = doing(post(&id), "wait");
+    let request = scripted(post(&id), "wait");
     let answer = tokio::spawn(async move { ask(addr, request).await });
-    node.inner.reached(1).await;
+    node.inner.until_waiting(1).await;
 
     let start = Instant::now();
     server.stop.send(GRACE).unwrap();
@@ -267,13 +277,13 @@ async fn with_a_thousand_streams_open_axum_stops_within_the_grace_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_never_comes_does_not_keep_axum_from_stopping() {
-    let node = Node::with(&Spy::default(), McpSessionLayer::with_eviction);
+    let node = Node::with(&TestStore::default(), McpSessionLayer::with_eviction);
     let server = serve(&node).await;
-    let id = node.born().await;
+    let id = node.initialize().await;
     let addr = server.addr;
-    let request = doing(post(&id), "wait");
+    let request = scripted(post(&id), "wait");
     let answer = tokio::spawn(async move { ask(addr, request).await.status() });
-    node.inner.reached(1).await;
+    node.inner.until_waiting(1).await;
     server.stop.send(SECOND).unwrap();
     timeout(20 * SECOND, server.stopped)
         .await

@@ -3,19 +3,27 @@
 use futures_util::FutureExt as _;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use mcp_session_layer::{
-    Issuer, RejectionKind, Session, SessionId, SessionRecord, SessionStore as _,
-    store::{AtLimit, EndReason, Terms},
-};
+use mcp_session_layer::{RejectionKind, SessionStore as _, store::EndReason};
 use std::{num::NonZeroU64, time::Duration};
 use tokio::time::{Instant, sleep};
 
-use crate::support::*;
+use crate::{
+    inner::scripted,
+    node::Node,
+    reading::{ends_within, read_to_end, stays_silent},
+    support::{
+        answers::kind_of,
+        requests::{get, initialize, post},
+        sessions::{fresh_session, reference, session_id, terms},
+        store::{AWAY, TestStore, VERBS},
+        time::{HOUR, MINUTE, SECOND, set_off},
+    },
+};
 
 /// Each way of ending a session, of a stream that has been silent for an hour.
 async fn silent_then(end: impl AsyncFnOnce(&Node, &str)) {
-    let node = Node::new(&Spy::default());
-    let id = node.born().await;
+    let node = Node::new(&TestStore::default());
+    let id = node.initialize().await;
     let (mut read, unread) = (node.open(&id).await, node.open(&id).await);
     let sent = node.inner.streams.lock()[0].send("data: 1\n\n".into());
     sent.unwrap();
@@ -34,7 +42,7 @@ async fn silent_then(end: impl AsyncFnOnce(&Node, &str)) {
         "also that of a client that does not read"
     );
     drop(unread);
-    assert_eq!(node.call(&id).await, 404);
+    assert_eq!(node.post(&id).await, 404);
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,46 +73,48 @@ async fn a_revocation_ends_it() {
 #[tokio::test(start_paused = true)]
 async fn expiry_ends_it() {
     // A stream keeps its session from being idle, but not while the store is away for longer than the idle time.
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = Node::with(&store, |layer| layer.with_idle_timeout(MINUTE));
-    let id = node.born().await;
+    let id = node.initialize().await;
     let (read, _unread) = (node.open(&id).await, node.open(&id).await);
-    store.is_away(true);
+    store.disturb(VERBS, AWAY);
     sleep(2 * MINUTE).await;
-    assert_eq!(node.inner.bodies(), 2, "nobody knows yet");
-    store.is_away(false);
+    assert_eq!(node.inner.bodies(), 2, "not known yet");
+    store.recover();
     ends_within(10 * SECOND, read).await;
     assert_eq!(node.inner.bodies(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_its_life_ends_it() {
-    let node = Node::with(&Spy::default(), |layer| layer.with_max_lifetime(2 * HOUR));
-    let id = node.born().await;
+    let node = Node::with(&TestStore::default(), |layer| {
+        layer.with_max_lifetime(2 * HOUR)
+    });
+    let id = node.initialize().await;
     let (read, _unread) = (node.open(&id).await, node.open(&id).await);
-    let (time, _) = ending(read).await;
+    let (time, _) = read_to_end(read).await;
     assert!(time >= 2 * HOUR && time < 2 * HOUR + SECOND, "{time:?}");
     assert_eq!(node.inner.bodies(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_eviction_ends_it() {
-    let node = Node::with(&Spy::default(), |layer| {
+    let node = Node::with(&TestStore::default(), |layer| {
         layer.with_max_sessions(NonZeroU64::MIN).with_eviction()
     });
-    let answer = node.send(doing(initialize(), "stream")).await;
+    let answer = node.send(scripted(initialize(), "stream")).await;
     sleep(MINUTE).await;
     assert_eq!(node.inner.bodies(), 1);
-    node.born().await;
+    node.initialize().await;
     assert_eq!(node.inner.bodies(), 0);
     ends_within(SECOND, answer.into_body()).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn it_ends_on_other_nodes_at_once_where_there_is_a_feed() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let (here, there) = (Node::new(&store), Node::new(&store));
-    let id = here.born().await;
+    let id = here.initialize().await;
     let (read, _unread) = (there.open(&id).await, there.open(&id).await);
     sleep(HOUR).await;
     here.delete(&id).await;
@@ -114,16 +124,16 @@ async fn it_ends_on_other_nodes_at_once_where_there_is_a_feed() {
 
 #[tokio::test(start_paused = true)]
 async fn it_ends_after_a_gap_in_the_feed() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = Node::new(&store);
     let mut ids = Vec::new();
     let mut streams = Vec::new();
     for _ in 0..100 {
-        let id = node.born().await;
+        let id = node.initialize().await;
         streams.push(node.open(&id).await);
         ids.push(id);
     }
-    let survivor = node.born().await;
+    let survivor = node.initialize().await;
     let mut stream = node.open(&survivor).await;
     sleep(MINUTE).await;
     // Nothing here yields, so that the node hears only the last of the ends: those of sessions that it never served.
@@ -132,18 +142,9 @@ async fn it_ends_after_a_gap_in_the_feed() {
         let ended = store.memory.delete(&id, EndReason::Revoked);
         assert!(ended.now_or_never().unwrap().unwrap());
     }
-    let unlimited = Terms {
-        idle: HOUR,
-        initial_idle: HOUR,
-        life: None,
-        total: None,
-        per_principal: None,
-        at_limit: AtLimit::Refuse,
-        started_ago: Duration::ZERO,
-    };
+    let unlimited = terms();
     for _ in 0..2000 {
-        let record = SessionRecord::new(owner(None), Issuer::Layer);
-        let other = Session::new(SessionId::issue(), record);
+        let other = fresh_session();
         let created = store.memory.create(&other, &unlimited);
         created.now_or_never().unwrap().unwrap();
         let ended = store.memory.delete(other.id(), EndReason::Revoked);
@@ -158,10 +159,10 @@ async fn it_ends_after_a_gap_in_the_feed() {
 #[tokio::test(start_paused = true)]
 async fn it_ends_on_other_nodes_within_a_check_where_there_is_none() {
     for (idle, limit) in [(HOUR, 15 * SECOND), (30 * SECOND, 10 * SECOND)] {
-        let store = Spy::default().deaf();
+        let store = TestStore::default().without_feed();
         let node = || Node::with(&store, |layer| layer.with_idle_timeout(idle));
         let (here, there) = (node(), node());
-        let id = here.born().await;
+        let id = here.initialize().await;
         let (read, _unread) = (there.open(&id).await, there.open(&id).await);
         sleep(HOUR).await;
         here.delete(&id).await;
@@ -173,12 +174,12 @@ async fn it_ends_on_other_nodes_within_a_check_where_there_is_none() {
 #[tokio::test(start_paused = true)]
 async fn a_request_let_in_before_the_end_gets_no_stream_after_it() {
     for kind in ["get", "post"] {
-        let store = Spy::default();
+        let store = TestStore::default();
         let node = Node::new(&store);
-        let id = node.born().await;
+        let id = node.initialize().await;
         let request = if kind == "get" { get(&id) } else { post(&id) };
-        let mut answer = Box::pin(node.send(doing(request, "wait, stream")));
-        on_its_way(&mut answer).await;
+        let mut answer = Box::pin(node.send(scripted(request, "wait, stream")));
+        set_off(&mut answer).await;
         node.delete(&id).await;
         node.inner.gate.add_permits(1);
         let answer = answer.await;
@@ -190,31 +191,31 @@ async fn a_request_let_in_before_the_end_gets_no_stream_after_it() {
 
 #[tokio::test(start_paused = true)]
 async fn where_nothing_ended_a_stream_costs_one_store_call() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = Node::new(&store);
-    let id = node.born().await;
-    store.counts();
-    let mut answer = Box::pin(node.send(doing(get(&id), "wait")));
-    on_its_way(&mut answer).await;
+    let id = node.initialize().await;
+    store.take_counts();
+    let mut answer = Box::pin(node.send(scripted(get(&id), "wait")));
+    set_off(&mut answer).await;
     node.inner.gate.add_permits(1);
     let _stream = answer.await;
     sleep(SECOND).await;
-    assert_eq!(store.counts(), [("touch_now", 1)].into());
+    assert_eq!(store.take_counts(), [("touch_now", 1)].into());
 }
 
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_streams_make_one_touch_a_beat_and_end_together() {
     const STREAMS: usize = 10_000;
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = Node::with(&store, |layer| layer.with_idle_timeout(30 * MINUTE));
-    let id = node.born().await;
+    let id = node.initialize().await;
     let mut streams = Vec::new();
     for _ in 0..STREAMS {
         streams.push(node.open(&id).await);
     }
-    store.counts();
+    store.take_counts();
     sleep(10 * MINUTE).await;
-    assert_eq!(store.counts(), [("touch", 1)].into());
+    assert_eq!(store.take_counts(), [("touch", 1)].into());
     assert_eq!(node.inner.bodies(), STREAMS);
 
     let start = std::time::Instant::now();
@@ -229,8 +230,8 @@ async fn ten_thousand_streams_make_one_touch_a_beat_and_end_together() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_stream_is_not_the_end_of_its_session() {
-    let node = Node::new(&Spy::default());
-    let id = node.born().await;
+    let node = Node::new(&TestStore::default());
+    let id = node.initialize().await;
     drop(node.open(&id).await);
     let body = node.open(&id).await;
     let sent = node.inner.streams.lock()[1].send("last".into());
@@ -238,13 +239,13 @@ async fn the_end_of_a_stream_is_not_the_end_of_its_session() {
     node.inner.streams.lock().clear();
     assert_eq!(ends_within(SECOND, body).await, "last");
     assert_eq!(node.inner.bodies(), 0);
-    assert_eq!(node.call(&id).await, 200);
+    assert_eq!(node.post(&id).await, 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_waiting_reader_is_woken_and_nothing_more_is_handed_out() {
-    let node = Node::new(&Spy::default());
-    let id = node.born().await;
+    let node = Node::new(&TestStore::default());
+    let id = node.initialize().await;
     let mut body = node.open(&id).await;
     let event = node.inner.streams.lock()[0].clone();
     node.delete(&id).await;
@@ -259,15 +260,15 @@ async fn a_waiting_reader_is_woken_and_nothing_more_is_handed_out() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_promises_no_length_and_other_answers_are_not_watched() {
-    let node = Node::new(&Spy::default());
-    let id = node.born().await;
+    let node = Node::new(&TestStore::default());
+    let id = node.initialize().await;
     let stream = node.open(&id).await;
     assert_eq!(stream.size_hint().exact(), None);
     let answer = node.send(post(&id)).await;
     assert!(answer.body().size_hint().exact().is_some());
     let start = Instant::now();
     node.delete(&id).await;
-    let (_, read) = ending(answer.into_body()).await;
+    let (_, read) = read_to_end(answer.into_body()).await;
     assert!(!read.is_empty(), "an answer that is no stream is not cut");
     assert!(start.elapsed() < SECOND);
 }

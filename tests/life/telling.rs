@@ -9,36 +9,43 @@ use axum::{
     Router,
     extract::{Request, State},
     response::Response,
-    routing::{delete_service, post},
+    routing,
 };
 use futures_util::FutureExt as _;
 use http::StatusCode;
-use mcp_session_layer::{McpSessionLayer, MemoryStore, RejectionKind};
-use rmcp::transport::streamable_http_server::{
-    StreamableHttpServerConfig, StreamableHttpService, session::local::LocalSessionManager,
-};
+use mcp_session_layer::{MemoryStore, RejectionKind};
 use tokio::time::sleep;
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::support::*;
+use crate::{
+    inner::{Inner, scripted},
+    node::Node,
+    reading::{read_to_end, stays_silent},
+    support::{
+        answers::{id_of, kind_of},
+        layer::{SessionLayer, layer},
+        requests::{initialize, post, with_header},
+        rmcp_server::rmcp_server,
+        sessions::reference,
+        store::TestStore,
+        time::{HOUR, MINUTE, SECOND, set_off},
+    },
+};
 
-async fn send(app: &Router, request: http::Request<axum::body::Body>) -> Response {
+async fn send(app: &Router, request: Request) -> Response {
     app.clone().oneshot(request).await.unwrap()
 }
 
 /// Three sessions through an app, each ended behind the inner service's back.
-async fn is_told(app: Router, layer: McpSessionLayer, inner: &Inner, path: &str) {
+async fn is_told(app: Router, layer: SessionLayer, inner: &Inner, path: &str) {
     let mut ids = Vec::new();
     for _ in 0..3 {
-        let born = send(&app, initialize()).await;
-        assert_eq!(born.status(), 200);
-        ids.push(id_of(&born).unwrap());
+        let created = send(&app, initialize()).await;
+        assert_eq!(created.status(), 200);
+        ids.push(id_of(&created).unwrap());
     }
-    let mut modern = post_on(&ids[0]);
-    modern
-        .headers_mut()
-        .insert("mcp-protocol-version", "2025-06-18".parse().unwrap());
-    assert_eq!(send(&app, modern).await.status(), 200);
+    let older = with_header(post(&ids[0]), "mcp-protocol-version", "2025-06-18");
+    assert_eq!(send(&app, older).await.status(), 200);
     let sessions = layer.sessions();
     assert!(sessions.end(&reference(&ids[0])).await.unwrap());
     sleep(SECOND).await;
@@ -54,14 +61,10 @@ async fn is_told(app: Router, layer: McpSessionLayer, inner: &Inner, path: &str)
     assert!(inner.sessions.lock().is_empty());
 }
 
-fn post_on(id: &str) -> http::Request<axum::body::Body> {
-    crate::support::post(id)
-}
-
 #[tokio::test(start_paused = true)]
 async fn around_a_service_on_a_route() {
     let inner = Arc::<Inner>::default();
-    let layer = McpSessionLayer::new(MemoryStore::new());
+    let layer = layer(MemoryStore::new());
     let app = Router::new().route_service("/mcp", layer.layer(inner.service()));
     is_told(app, layer, &inner, "/mcp").await;
 }
@@ -69,7 +72,7 @@ async fn around_a_service_on_a_route() {
 #[tokio::test(start_paused = true)]
 async fn around_a_nested_service() {
     let inner = Arc::<Inner>::default();
-    let layer = McpSessionLayer::new(MemoryStore::new());
+    let layer = layer(MemoryStore::new());
     let app = Router::new().nest_service("/mcp", layer.layer(inner.service()));
     is_told(app, layer, &inner, "/").await;
 }
@@ -77,7 +80,7 @@ async fn around_a_nested_service() {
 #[tokio::test(start_paused = true)]
 async fn around_a_whole_router() {
     let inner = Arc::<Inner>::default();
-    let layer = McpSessionLayer::new(MemoryStore::new()).with_paths(["/mcp"]);
+    let layer = layer(MemoryStore::new()).with_paths(["/mcp"]);
     let app = Router::new().route_service("/mcp", inner.service());
     let guarded = layer.layer(app);
     is_told(
@@ -92,7 +95,7 @@ async fn around_a_whole_router() {
 #[tokio::test(start_paused = true)]
 async fn as_a_layer_of_a_router_with_a_service() {
     let inner = Arc::<Inner>::default();
-    let layer = McpSessionLayer::new(MemoryStore::new()).with_paths(["/mcp"]);
+    let layer = layer(MemoryStore::new()).with_paths(["/mcp"]);
     let app = Router::new()
         .route_service("/mcp", inner.service())
         .layer(layer.clone());
@@ -106,31 +109,31 @@ async fn as_a_layer_over_method_handlers_with_the_router_named() {
     }
     let inner = Arc::<Inner>::default();
     let mcp: Router = Router::new()
-        .route("/mcp", post(handle).delete(handle))
+        .route("/mcp", routing::post(handle).delete(handle))
         .with_state(Arc::clone(&inner));
-    let layer = McpSessionLayer::new(MemoryStore::new())
+    let guard = layer(MemoryStore::new())
         .with_paths(["/mcp"])
         .with_inner(mcp.clone());
-    is_told(mcp.layer(layer.clone()), layer, &inner, "/mcp").await;
+    is_told(mcp.layer(guard.clone()), guard, &inner, "/mcp").await;
 
     let inner = Arc::<Inner>::default();
     let mcp: Router = Router::new().route(
         "/mcp",
-        delete_service(inner.service()).post_service(inner.service()),
+        routing::delete_service(inner.service()).post_service(inner.service()),
     );
-    let layer = McpSessionLayer::new(MemoryStore::new())
+    let guard = layer(MemoryStore::new())
         .with_paths(["/mcp"])
         .with_inner(mcp.clone());
-    is_told(mcp.layer(layer.clone()), layer, &inner, "/mcp").await;
+    is_told(mcp.layer(guard.clone()), guard, &inner, "/mcp").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn it_is_not_told_of_what_it_saw_and_other_nodes_are() {
-    let store = Spy::default();
+    let store = TestStore::default();
     let (here, there, stranger) = (Node::new(&store), Node::new(&store), Node::new(&store));
-    stranger.born().await;
-    let id = here.born().await;
-    there.call(&id).await;
+    stranger.initialize().await;
+    let id = here.initialize().await;
+    there.post(&id).await;
     here.delete(&id).await;
     sleep(MINUTE).await;
     assert_eq!(
@@ -145,7 +148,7 @@ async fn it_is_not_told_of_what_it_saw_and_other_nodes_are() {
 #[tokio::test(start_paused = true)]
 async fn an_id_of_the_layer_s_own_is_none_of_its_business() {
     let inner = Arc::<Inner>::default();
-    let layer = McpSessionLayer::new(MemoryStore::new());
+    let layer = layer(MemoryStore::new());
     let deletes = Arc::clone(&inner);
     let app = layer.layer(tower::service_fn(move |request: Request| {
         let deletes = Arc::clone(&deletes);
@@ -155,8 +158,8 @@ async fn an_id_of_the_layer_s_own_is_none_of_its_business() {
             Ok::<_, std::convert::Infallible>(response)
         }
     }));
-    let born = app.clone().oneshot(initialize()).await.unwrap();
-    assert!(id_of(&born).is_some());
+    let created = app.clone().oneshot(initialize()).await.unwrap();
+    assert!(id_of(&created).is_some());
     layer.sessions().end_all().await.unwrap();
     sleep(HOUR).await;
     assert!(inner.deleted().is_empty());
@@ -171,8 +174,8 @@ async fn it_is_told_again_until_it_listens() {
         ("refused: another try would change nothing", vec![403], 1),
         ("does not know deletes", vec![405], 1),
     ] {
-        let node = Node::new(&Spy::default());
-        let id = node.born().await;
+        let node = Node::new(&TestStore::default());
+        let id = node.initialize().await;
         *node.inner.answers.lock() = failures;
         node.layer.sessions().end(&reference(&id)).await.unwrap();
         sleep(HOUR).await;
@@ -182,8 +185,8 @@ async fn it_is_told_again_until_it_listens() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_hangs_is_told_again() {
-    let node = Node::new(&Spy::default());
-    let id = node.born().await;
+    let node = Node::new(&TestStore::default());
+    let id = node.initialize().await;
     *node.inner.delete_takes.lock() = HOUR;
     node.layer.sessions().end(&reference(&id)).await.unwrap();
     sleep(MINUTE).await;
@@ -196,10 +199,10 @@ async fn one_that_hangs_is_told_again() {
 #[tokio::test(start_paused = true)]
 async fn many_ends_at_once_are_told_a_few_at_a_time_none_dropped() {
     const SESSIONS: usize = 10_000;
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = Node::new(&store);
     for _ in 0..SESSIONS {
-        node.born().await;
+        node.initialize().await;
     }
     *node.inner.delete_takes.lock() = Duration::from_millis(10);
     sleep(6 * MINUTE).await;
@@ -212,24 +215,28 @@ async fn many_ends_at_once_are_told_a_few_at_a_time_none_dropped() {
 #[tokio::test(start_paused = true)]
 async fn clients_that_hang_up_leave_nothing_behind() {
     const CLIENTS: usize = 1_000;
-    let store = Spy::default();
+    let store = TestStore::default();
     let node = Node::new(&store);
     for nth in 0..CLIENTS {
         let how = if nth % 2 == 0 { "wait" } else { "wait, stream" };
-        let mut birth = Box::pin(node.send(doing(initialize(), how)));
-        assert!(futures_util::poll!(&mut birth).is_pending());
+        let mut call = Box::pin(node.send(scripted(initialize(), how)));
+        assert!(futures_util::poll!(&mut call).is_pending());
         if nth % 3 > 0 {
-            node.inner.reached(nth + 1).await;
+            node.inner.until_waiting(nth + 1).await;
         }
-        drop(birth);
-        // A birth that was not sent inward is none.
+        drop(call);
+        // One that was not sent inward creates nothing.
         node.inner.waiting.store(nth + 1, SeqCst);
     }
     node.inner.gate.add_permits(CLIENTS);
     sleep(SECOND).await;
-    let born = node.inner.sessions.lock().len();
-    assert!(born >= CLIENTS * 2 / 3, "{born} were born all the same");
-    assert_eq!(node.layer.sessions().count().await.unwrap(), born as u64);
+    let created = node.inner.sessions.lock().len();
+    assert!(
+        created >= CLIENTS * 2 / 3,
+        "{created} were created all the same"
+    );
+    let recorded = node.layer.sessions().count().await.unwrap();
+    assert_eq!(recorded, created as u64);
     sleep(6 * MINUTE).await;
     assert!(node.inner.sessions.lock().is_empty());
     assert_eq!(node.inner.bodies(), 0);
@@ -237,16 +244,16 @@ async fn clients_that_hang_up_leave_nothing_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn ids_handed_out_where_they_should_not_be_are_taken_back() {
-    let node = Node::new(&Spy::default());
-    let id = node.born().await;
+    let node = Node::new(&TestStore::default());
+    let id = node.initialize().await;
     for what in ["stray", "stray, stream"] {
-        let answer = node.send(doing(crate::support::post(&id), what)).await;
+        let answer = node.send(scripted(post(&id), what)).await;
         assert_eq!(answer.status(), 200);
         assert_eq!(id_of(&answer), None);
     }
     // Also when the session ended meanwhile.
-    let mut late = Box::pin(node.send(doing(crate::support::post(&id), "wait, stray")));
-    on_its_way(&mut late).await;
+    let mut late = Box::pin(node.send(scripted(post(&id), "wait, stray")));
+    set_off(&mut late).await;
     node.layer.sessions().end_all().await.unwrap();
     node.inner.gate.add_permits(1);
     assert_eq!(id_of(&late.await), None);
@@ -258,24 +265,24 @@ async fn ids_handed_out_where_they_should_not_be_are_taken_back() {
 #[tokio::test(start_paused = true)]
 async fn one_that_has_forgotten_a_session_is_a_404_and_by_choice_its_end() {
     for ends in [false, true] {
-        let store = Spy::default();
+        let store = TestStore::default();
         let node = Node::with(&store, |layer| match ends {
             true => layer.with_inner_not_found_ending_sessions(),
             false => layer,
         });
-        let id = node.born().await;
-        let about_request = node.send(doing(crate::support::post(&id), "refuse")).await;
+        let id = node.initialize().await;
+        let about_request = node.send(scripted(post(&id), "refuse")).await;
         assert_eq!(about_request.status(), StatusCode::NOT_FOUND);
         assert_eq!(kind_of(&about_request), None, "the inner service's own");
-        assert!(store.look(&id).await.is_some());
+        assert!(store.peek(&id).await.is_some());
 
         let stream = node.open(&id).await;
-        let gone = node.send(doing(crate::support::post(&id), "forget")).await;
+        let gone = node.send(scripted(post(&id), "forget")).await;
         assert_eq!(gone.status(), 404);
         assert_eq!(kind_of(&gone), Some(RejectionKind::InnerGone));
-        let (_, body) = ending(gone.into_body()).await;
+        let (_, body) = read_to_end(gone.into_body()).await;
         assert!(body.starts_with(br#"{"jsonrpc":"2.0","error":{"code":-32001"#));
-        assert_eq!(store.look(&id).await.is_none(), ends);
+        assert_eq!(store.peek(&id).await.is_none(), ends);
         assert_eq!(stream_ended(stream).await, ends);
         sleep(SECOND).await;
         assert!(node.inner.deleted().is_empty(), "it knows");
@@ -286,39 +293,22 @@ async fn stream_ended(mut stream: axum::body::Body) -> bool {
     !stays_silent(&mut stream, SECOND).await
 }
 
-#[derive(Clone)]
-struct Server;
-
-impl rmcp::ServerHandler for Server {}
-
 /// rmcp itself, which checks `Host`, issues ids and keeps its sessions for ever when told so.
 #[tokio::test(start_paused = true)]
 async fn rmcp_s_sessions_are_gone_when_ours_are() {
     // 10,000 take half a minute without optimisation.
     const SESSIONS: usize = 2_000;
-    let manager = Arc::new(LocalSessionManager::default());
-    let rmcp = StreamableHttpService::new(
-        || Ok(Server),
-        Arc::clone(&manager),
-        StreamableHttpServerConfig::default(),
-    );
-    let layer = McpSessionLayer::new(MemoryStore::new());
+    let (rmcp, manager) = rmcp_server(Default::default());
+    let layer = layer(MemoryStore::new());
     let service = layer.layer(rmcp);
-    let introduction = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
     for nth in 0..SESSIONS {
-        let request = http::Request::post("/mcp")
-            .header("host", "localhost")
-            .header("accept", "application/json, text/event-stream")
-            .header("content-type", "application/json")
-            .body(axum::body::Body::from(introduction))
-            .unwrap();
-        let mut birth = Box::pin(service.clone().oneshot(request));
+        let mut call = Box::pin(service.clone().oneshot(initialize()));
         if nth % 10 == 0 {
             // This one hangs up.
-            let _ = birth.as_mut().now_or_never();
+            let _ = call.as_mut().now_or_never();
             continue;
         }
-        assert_eq!(birth.await.unwrap().status(), 200, "{nth}");
+        assert_eq!(call.await.unwrap().status(), 200, "{nth}");
     }
     sleep(SECOND).await;
     let open = manager.sessions.read().await.len();

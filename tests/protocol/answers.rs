@@ -1,6 +1,6 @@
 //! What the client is told, to the byte.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use axum::body::Body;
 use futures_util::{StreamExt as _, stream};
@@ -9,11 +9,19 @@ use mcp_session_layer::{Issuer, MemoryStore, Principal, RejectionKind, Sessions}
 use tokio::time::{Instant, advance};
 use tower::Layer as _;
 
-use super::support::*;
+use crate::{
+    inner::{Inner, json, plain},
+    setup::{guard, over, plant},
+    support::{
+        answers::{NO_SESSION, NOT_FOUND, RESULT, send},
+        requests::{INITIALIZE, PING, on, post, request},
+        sessions::{owner, session_id},
+    },
+};
 
 #[tokio::test(start_paused = true)]
 async fn all_404_are_one_answer() {
-    let store = Arc::new(MemoryStore::new());
+    let store = MemoryStore::new();
     // Answers 404 to one session, so that its client hears of an end that the inner service noticed first.
     let inner = Inner::new(|call| match call.session.is_some() {
         true => plain(404, "no such session here"),
@@ -29,10 +37,15 @@ async fn all_404_are_one_answer() {
         plant(&store, id, owner(Some(name)), Issuer::Inner).await;
     }
     plant(&store, "anonymous", owner(None), Issuer::Inner).await;
-    assert!(sessions.end(&id("revoked").reference()).await.unwrap());
+    assert!(
+        sessions
+            .end(&session_id("revoked").reference())
+            .await
+            .unwrap()
+    );
     let long = "x".repeat(1025);
 
-    let unknown = send(&service, ping("never")).await;
+    let unknown = send(&service, post("never")).await;
     unknown.assert_not_found(RejectionKind::Unknown);
     for (brought, kind) in [
         ("expired", RejectionKind::Unknown),
@@ -89,10 +102,10 @@ async fn a_request_without_a_session_is_answered_by_its_id_and_nothing_else_is()
         (r#"[{"id":1,"method":"ping"}]"#, NO_SESSION.into()),
         ("\u{feff}{}", NO_SESSION.into()),
     ] {
-        let answer = send(&service, ask("POST").body(body.into()).unwrap()).await;
+        let answer = send(&service, request("POST").body(body.into()).unwrap()).await;
         answer.assert_refused(RejectionKind::MissingSession, 400, &expected);
     }
-    let answer = send(&service, ask("GET").body(Body::empty()).unwrap()).await;
+    let answer = send(&service, request("GET").body(Body::empty()).unwrap()).await;
     answer.assert_refused(RejectionKind::MissingSession, 400, NO_SESSION);
 }
 
@@ -100,7 +113,7 @@ async fn a_request_without_a_session_is_answered_by_its_id_and_nothing_else_is()
 async fn doubled_headers_are_told_apart_from_dead_sessions() {
     let (_, service) = guard(&Inner::silent());
     let twice = |name| {
-        let builder = ask("POST").header(name, "2025-11-25");
+        let builder = request("POST").header(name, "2025-11-25");
         builder
             .header(name, "2025-11-25")
             .body(PING.into())
@@ -138,12 +151,12 @@ async fn a_body_that_must_be_read_has_64_kib() {
     let largest = padded(64 << 10);
     let too_large = padded((64 << 10) + 1);
     for body in [Body::from(largest.clone()), in_pieces(largest.clone())] {
-        let answer = send(&service, ask("POST").body(body).unwrap()).await;
+        let answer = send(&service, request("POST").body(body).unwrap()).await;
         assert_eq!(answer.status, 200);
         assert_eq!(inner.calls()[0].body, largest);
     }
     for body in [Body::from(too_large.clone()), in_pieces(too_large)] {
-        let answer = send(&service, ask("POST").body(body).unwrap()).await;
+        let answer = send(&service, request("POST").body(body).unwrap()).await;
         answer.assert_refused(RejectionKind::BodyTooLarge, 413, "Request body too large");
         assert!(inner.calls().is_empty());
     }
@@ -156,7 +169,7 @@ async fn a_body_that_must_be_read_has_ten_seconds() {
     let start = Instant::now();
     let first = stream::iter([Ok::<_, Infallible>(INITIALIZE)]);
     let body = Body::from_stream(first.chain(stream::pending()));
-    let answer = send(&service, ask("POST").body(body).unwrap()).await;
+    let answer = send(&service, request("POST").body(body).unwrap()).await;
     answer.assert_refused(RejectionKind::BodyTimeout, 408, "Request body too slow");
     assert_eq!(start.elapsed().as_secs(), 10);
     assert!(inner.calls().is_empty());
@@ -167,7 +180,7 @@ async fn a_body_that_breaks_off_is_400() {
     let inner = Inner::silent();
     let (_, service) = guard(&inner);
     let body = stream::iter([Ok(INITIALIZE), Err(std::io::Error::other("gone"))]);
-    let request = ask("POST").body(Body::from_stream(body)).unwrap();
+    let request = request("POST").body(Body::from_stream(body)).unwrap();
     send(&service, request).await.assert_refused(
         RejectionKind::BodyUnreadable,
         400,
@@ -182,7 +195,7 @@ async fn a_dead_session_is_404_before_its_body_is_there() {
     let (_, service) = guard(&Inner::silent());
     let start = Instant::now();
     let body = Body::from_stream(stream::pending::<Result<&str, Infallible>>());
-    let request = ask("POST").header("mcp-session-id", "never").body(body);
+    let request = request("POST").header("mcp-session-id", "never").body(body);
     let answer = send(&service, request.unwrap()).await;
     answer.assert_not_found(RejectionKind::Unknown);
     assert_eq!(start.elapsed(), Duration::ZERO);
@@ -190,7 +203,7 @@ async fn a_dead_session_is_404_before_its_body_is_there() {
 
 #[tokio::test(start_paused = true)]
 async fn a_custom_rendering_decides_all_but_what_must_hold() {
-    let store = Arc::new(MemoryStore::new());
+    let store = MemoryStore::new();
     let service = over(&store)
         .with_rejection(|rejection| {
             Response::builder()
@@ -202,13 +215,13 @@ async fn a_custom_rendering_decides_all_but_what_must_hold() {
                 .unwrap()
         })
         .layer(Inner::silent());
-    let post = |body: &'static str| ask("POST").body(body.into()).unwrap();
+    let without_id = |body: &'static str| request("POST").body(body.into()).unwrap();
     for (request, kind) in [
-        (ping("never"), RejectionKind::Unknown),
-        (ping("a b"), RejectionKind::Malformed),
+        (post("never"), RejectionKind::Unknown),
+        (post("a b"), RejectionKind::Malformed),
         (on("never", "DELETE"), RejectionKind::Unknown),
-        (post(PING), RejectionKind::MissingSession),
-        (post("["), RejectionKind::MissingSession),
+        (without_id(PING), RejectionKind::MissingSession),
+        (without_id("["), RejectionKind::MissingSession),
     ] {
         let answer = send(&service, request).await;
         assert_eq!(answer.kind(), Some(kind));
@@ -224,7 +237,7 @@ async fn a_custom_rendering_decides_all_but_what_must_hold() {
 async fn a_rejection_does_not_tell_the_id() {
     let (_, service) = guard(&Inner::silent());
     for secret in ["secret-a", "secret b"] {
-        let answer = send(&service, ping(secret)).await;
+        let answer = send(&service, post(secret)).await;
         let said = format!("{:?}", answer.rejection.unwrap());
         assert!(!said.contains("secret"), "{said}");
     }

@@ -1,18 +1,24 @@
 //! Session ids inward and outward: who gets to see which.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use http::{Method, Request};
 use mcp_session_layer::{Issuer, MemoryStore, RejectionKind};
 use tower::Layer as _;
 
-use super::support::*;
+use crate::{
+    inner::Inner,
+    setup::{create, guard, over, plant},
+    support::{
+        answers::{RESULT, lines, send},
+        requests::{PING, on, post, request, with_header},
+        sessions::{is_live, owner},
+    },
+};
 
 const TWO: &[&str] = &["stray-1", "stray-2"];
 
 fn modern(method: &str) -> Request<Body> {
-    let builder = ask(method).header("mcp-protocol-version", "2026-07-28");
+    let builder = request(method).header("mcp-protocol-version", "2026-07-28");
     builder.body(Body::from(PING)).unwrap()
 }
 
@@ -20,13 +26,13 @@ fn modern(method: &str) -> Request<Body> {
 async fn an_answer_that_opens_no_session_carries_no_id_and_the_inner_service_ends_it() {
     let inner = Inner::issuing(TWO);
     let (_, service) = guard(&inner);
-    let unknown = ask("GET").header("mcp-protocol-version", "banana");
+    let unknown = request("GET").header("mcp-protocol-version", "banana");
     for request in [
         modern("POST"),
         modern("GET"),
-        ask("OPTIONS").body(Body::empty()).unwrap(),
+        request("OPTIONS").body(Body::empty()).unwrap(),
         unknown.body(Body::empty()).unwrap(),
-        ask("POST").body(MODERN_BODY.into()).unwrap(),
+        request("POST").body(MODERN_BODY.into()).unwrap(),
     ] {
         let answer = send(&service, request).await;
         assert_eq!((answer.status, &*answer.body), (200, RESULT));
@@ -55,7 +61,7 @@ async fn an_equal_id_is_the_only_thing_that_passes_untold() {
     let inner = Inner::issuing(&["live"]);
     let (store, service) = guard(&inner);
     plant(&store, "live", owner(None), Issuer::Inner).await;
-    assert_eq!(send(&service, ping("live")).await.id(), "live");
+    assert_eq!(send(&service, post("live")).await.id(), "live");
     assert!(inner.told().await.is_empty());
 }
 
@@ -85,7 +91,7 @@ async fn the_inner_service_is_told_where_it_saw_the_request() {
     let inner = Inner::issuing(&["stray"]);
     let (store, service) = guard(&inner);
     plant(&store, "live", owner(None), Issuer::Inner).await;
-    let mut request = ping("live");
+    let mut request = post("live");
     *request.uri_mut() = "/mcp/here?x=1".parse().unwrap();
     send(&service, request).await;
     let told = inner.tells().await.remove(0);
@@ -94,7 +100,7 @@ async fn the_inner_service_is_told_where_it_saw_the_request() {
         (Method::DELETE, "stray")
     );
     assert_eq!(told.uri.path(), "/mcp/here");
-    assert_eq!(told.headers["host"], "mcp.test");
+    assert_eq!(told.headers["host"], "localhost");
     assert_eq!(told.headers["mcp-protocol-version"], "2025-11-25");
     assert!(told.body.is_empty() && told.session.is_none());
 
@@ -107,10 +113,10 @@ async fn the_inner_service_is_told_where_it_saw_the_request() {
 #[tokio::test(start_paused = true)]
 async fn a_path_that_is_not_guarded_is_not_judged() {
     let inner = Inner::issuing(TWO);
-    let service = over(&Arc::new(MemoryStore::new()))
+    let service = over(&MemoryStore::new())
         .with_paths(["/mcp"])
         .layer(inner.clone());
-    let mut request = ping("never");
+    let mut request = post("never");
     *request.uri_mut() = "/mcpx".parse().unwrap();
     let answer = send(&service, request).await;
     assert_eq!(answer.ids(), TWO);
@@ -126,7 +132,7 @@ async fn ids_go_inward_as_they_came_and_marked_sensitive() {
     let widest: String = ('!'..='~').collect();
     for id in ["x", "a,b;c", &widest, &"y".repeat(1024)] {
         plant(&store, id, owner(None), Issuer::Inner).await;
-        assert_eq!(send(&service, ping(id)).await.status, 200);
+        assert_eq!(send(&service, post(id)).await.status, 200);
         let call = inner.calls().remove(0);
         assert_eq!(call.headers["mcp-session-id"], *id);
         assert!(call.headers["mcp-session-id"].is_sensitive());
@@ -137,14 +143,14 @@ async fn ids_go_inward_as_they_came_and_marked_sensitive() {
 #[tokio::test(start_paused = true)]
 async fn the_inner_service_sees_only_ids_that_it_issued() {
     for forwards in [false, true] {
-        let store = Arc::new(MemoryStore::new());
+        let store = MemoryStore::new();
         let inner = Inner::silent();
         let mut layer = over(&store);
         if forwards {
             layer = layer.with_issued_ids_forwarded();
         }
         let service = layer.layer(inner.clone());
-        let id = born(&service, &inner).await;
+        let id = create(&service, &inner).await;
         for method in ["POST", "GET"] {
             send(&service, on(&id, method)).await;
             let call = inner.calls().remove(0);
@@ -158,7 +164,7 @@ async fn the_inner_service_sees_only_ids_that_it_issued() {
 
 /// On a request of a revision without sessions nothing of a session goes in, whatever it claims.
 #[tokio::test(start_paused = true)]
-async fn a_dead_id_with_a_modern_version_reaches_nobody() {
+async fn a_dead_id_with_a_modern_version_goes_nowhere() {
     let inner = Inner::silent();
     let (store, service) = guard(&inner);
     plant(&store, "live", owner(None), Issuer::Inner).await;
@@ -169,9 +175,7 @@ async fn a_dead_id_with_a_modern_version_reaches_nobody() {
                 .headers_mut()
                 .append("mcp-session-id", id.parse().unwrap());
         }
-        request
-            .headers_mut()
-            .insert("last-event-id", "3".parse().unwrap());
+        let request = with_header(request, "last-event-id", "3");
         assert_eq!(send(&service, request).await.status, 200);
         let call = inner.calls().remove(0);
         assert!(!call.headers.contains_key("mcp-session-id"));
@@ -184,16 +188,16 @@ async fn a_dead_id_with_a_modern_version_reaches_nobody() {
 async fn a_body_that_claims_a_modern_revision_passes_as_one() {
     let inner = Inner::silent();
     let (_, service) = guard(&inner);
-    let builder = ask("POST").header("last-event-id", "3");
+    let builder = request("POST").header("last-event-id", "3");
     let answer = send(&service, builder.body(MODERN_BODY.into()).unwrap()).await;
     assert_eq!((answer.status, &*answer.body), (200, RESULT));
-    assert!(answer.ids().is_empty(), "no session is born of it");
+    assert!(answer.ids().is_empty(), "it creates no session");
     let call = inner.calls().remove(0);
     assert_eq!(call.body, MODERN_BODY);
     assert!(!call.headers.contains_key("last-event-id"));
 
     let legacy = MODERN_BODY.replace("2026-07-28", "2025-11-25");
-    let answer = send(&service, ask("POST").body(legacy.into()).unwrap()).await;
+    let answer = send(&service, request("POST").body(legacy.into()).unwrap()).await;
     assert_eq!(answer.kind(), Some(RejectionKind::MissingSession));
     assert!(inner.calls().is_empty());
 }

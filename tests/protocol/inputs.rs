@@ -5,19 +5,29 @@ use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::{HeaderValue, Method, Request};
-use mcp_session_layer::{Issuer, MemoryStore, Principal, SessionId, SessionStore as _};
+use mcp_session_layer::{Issuer, MemoryStore, SessionId, SessionStore as _};
 use parking_lot::Mutex;
 use proptest::{collection::vec, prelude::*};
 use tokio::time::{advance, pause};
 use tower::Layer as _;
 
-use super::support::*;
+use crate::{
+    inner::{Inner, plain},
+    setup::{over, plant},
+    support::{
+        answers::{RESULT, send},
+        layer::user_header,
+        requests::{INITIALIZE, PING, request},
+        sessions::{is_live, owner},
+        time::settled,
+    },
+};
 
 /// A request and what the inner service says to it.
 #[derive(Debug, Clone)]
 struct Exchange {
     method: String,
-    who: Option<&'static str>,
+    user: Option<&'static str>,
     versions: Vec<Vec<u8>>,
     ids: Vec<Vec<u8>>,
     last_event_id: bool,
@@ -37,7 +47,15 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 
 fn ids() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let known: &'static [&str] = &[
-        "alices", "bobs", "nobodys", "ended", "expired", "fresh", "fresh-2", "a b", "",
+        "alices",
+        "bobs",
+        "anonymous",
+        "ended",
+        "expired",
+        "fresh",
+        "fresh-2",
+        "a b",
+        "",
     ];
     let id = prop_oneof![
         8 => proptest::sample::select(known).prop_map(|id| id.as_bytes().to_vec()),
@@ -97,11 +115,11 @@ fn exchange() -> impl Strategy<Value = Exchange> {
     );
     (request, answer, prop_oneof![9 => 0..9u64, 1 => 0..4000u64]).prop_map(
         |(request, answer, seconds)| {
-            let (method, who, versions, ids, last_event_id, body) = request;
+            let (method, user, versions, ids, last_event_id, body) = request;
             let (status, content, answer, issued) = answer;
             Exchange {
                 method,
-                who,
+                user,
                 versions,
                 ids,
                 last_event_id,
@@ -122,7 +140,7 @@ fn value(bytes: &[u8]) -> HeaderValue {
 
 impl Exchange {
     fn request(&self) -> Request<Body> {
-        let mut builder = ask(&self.method);
+        let mut builder = request(&self.method);
         for version in &self.versions {
             builder = builder.header("mcp-protocol-version", value(version));
         }
@@ -132,8 +150,8 @@ impl Exchange {
         if self.last_event_id {
             builder = builder.header("last-event-id", "1");
         }
-        if let Some(who) = self.who {
-            builder = builder.header("x-who", who);
+        if let Some(user) = self.user {
+            builder = builder.header("x-user", user);
         }
         builder.body(Body::from(self.body.clone())).unwrap()
     }
@@ -149,31 +167,31 @@ async fn holds(
     forwards: bool,
 ) -> Result<(), TestCaseError> {
     pause();
-    let store = Arc::new(MemoryStore::new());
-    plant(&*store, "expired", owner(Some("alice")), Issuer::Inner).await;
+    let store = MemoryStore::new();
+    plant(&store, "expired", owner(Some("alice")), Issuer::Inner).await;
     advance(Duration::from_secs(900)).await;
-    for (id, who) in [
+    for (id, user) in [
         ("alices", Some("alice")),
         ("bobs", Some("bob")),
-        ("nobodys", None),
+        ("anonymous", None),
     ] {
-        plant(&*store, id, owner(who), Issuer::Inner).await;
+        plant(&store, id, owner(user), Issuer::Inner).await;
     }
 
     let next = Arc::new(Mutex::new(None::<Exchange>));
     let broken = Arc::new(Mutex::new(Vec::new()));
     let inner = {
-        let (next, broken, store) = (Arc::clone(&next), Arc::clone(&broken), Arc::clone(&store));
+        let (next, broken, store) = (Arc::clone(&next), Arc::clone(&broken), store.clone());
         Inner::slow(move |call| {
             let call = call.clone();
             let exchange = next.lock().clone().unwrap();
-            let (broken, store) = (Arc::clone(&broken), Arc::clone(&store));
+            let (broken, store) = (Arc::clone(&broken), store.clone());
             Box::pin(async move {
                 // What the layer says on its own account is of sessions that are no more.
                 if !call.headers.contains_key("accept") {
                     if call.method != Method::DELETE {
                         broken.lock().push(format!("{call:?} of the layer's own"));
-                    } else if is_live(&*store, &call.id()).await {
+                    } else if is_live(&store, &call.id()).await {
                         broken
                             .lock()
                             .push(format!("told to end a live session: {call:?}"));
@@ -185,11 +203,11 @@ async fn holds(
                         Ok(id) => store.load(&id).await.unwrap(),
                         Err(_) => None,
                     };
-                    let filter = found.map(|found| found.session.owner().clone());
-                    if filter != Some(owner(exchange.who)) || call.session.is_none() {
+                    let owner_of = found.map(|found| found.session.owner().clone());
+                    if owner_of != Some(owner(exchange.user)) || call.session.is_none() {
                         broken
                             .lock()
-                            .push(format!("{call:?} with an id of {filter:?}"));
+                            .push(format!("{call:?} with an id of {owner_of:?}"));
                     }
                 }
                 if exchange.is_modern()
@@ -209,10 +227,7 @@ async fn holds(
             })
         })
     };
-    let mut layer = over(&store).with_principal(|parts| {
-        let who = parts.headers.get("x-who");
-        Ok(who.map(|who| Principal::new(who.to_str().unwrap())))
-    });
+    let mut layer = over(&store).with_principal(user_header);
     if optional {
         layer = layer.with_optional_sessions();
     }
@@ -232,8 +247,8 @@ async fn holds(
                 return Err(TestCaseError::fail(format!("{id:?} went out")));
             };
             let found = store.load(&id).await.unwrap();
-            let filter = found.map(|found| found.session.owner().clone());
-            prop_assert_eq!(filter, Some(owner(exchange.who)), "filter id went out");
+            let owner_of = found.map(|found| found.session.owner().clone());
+            prop_assert_eq!(owner_of, Some(owner(exchange.user)), "whose id went out");
             prop_assert!(answer.rejection.is_none(), "a refusal with an id");
         }
         settled().await;

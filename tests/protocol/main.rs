@@ -1,14 +1,18 @@
 //! The protocol's rules, held against the layer from outside: a request goes in, and it is looked at what reached the
 //! inner service, what came out, and what the store holds afterwards. Time is paused throughout.
 
+mod inner;
+mod setup;
+#[path = "../support/mod.rs"]
+mod support;
+
 mod answers;
-mod birth;
-mod death;
+mod create;
+mod delete;
 mod ids;
 mod inputs;
 mod lifetimes;
 mod outage;
 mod owners;
 mod settings;
-mod support;
 mod table;

@@ -1,18 +1,24 @@
 //! The settings that change the table.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use http::Request;
 use mcp_session_layer::{Issuer, MemoryStore, RejectionKind};
 use tower::Layer as _;
 
-use super::support::*;
+use crate::{
+    inner::{Inner, json, plain},
+    setup::{over, plant},
+    support::{
+        answers::{RESULT, send},
+        requests::{INITIALIZE, PING, initialize, on, post, request},
+        sessions::{is_live, owner},
+    },
+};
 
 #[tokio::test(start_paused = true)]
 async fn where_sessions_are_optional_requests_without_one_pass() {
     let inner = Inner::silent();
-    let store = Arc::new(MemoryStore::new());
+    let store = MemoryStore::new();
     let service = over(&store).with_optional_sessions().layer(inner.clone());
     plant(&store, "live", owner(None), Issuer::Inner).await;
 
@@ -27,7 +33,7 @@ async fn where_sessions_are_optional_requests_without_one_pass() {
         ("DELETE", ""),
         ("PUT", "x"),
     ] {
-        let request = ask(method).header("mcp-session-id", "");
+        let request = request(method).header("mcp-session-id", "");
         let request = request.body(Body::from(body.to_owned())).unwrap();
         let answer = send(&service, request).await;
         assert_eq!((answer.status, &*answer.body), (200, RESULT), "{method}");
@@ -43,39 +49,39 @@ async fn where_sessions_are_optional_requests_without_one_pass() {
         ("never", RejectionKind::Unknown),
         ("a b", RejectionKind::Malformed),
     ] {
-        send(&service, ping(id)).await.assert_not_found(kind);
+        send(&service, post(id)).await.assert_not_found(kind);
     }
     assert!(inner.calls().is_empty());
-    assert_eq!(send(&service, ping("live")).await.status, 200);
+    assert_eq!(send(&service, post("live")).await.status, 200);
     assert!(inner.calls()[0].session.is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn where_sessions_are_optional_only_the_inner_service_issues_ids() {
     let inner = Inner::issuing(&["theirs"]);
-    let store = Arc::new(MemoryStore::new());
+    let store = MemoryStore::new();
     let service = over(&store).with_optional_sessions().layer(inner.clone());
-    let answer = send(&service, ask("GET").body(Body::empty()).unwrap()).await;
+    let answer = send(&service, request("GET").body(Body::empty()).unwrap()).await;
     assert!(answer.ids().is_empty(), "a GET opens no session");
     assert_eq!(inner.told().await, ["theirs"]);
 
     let answer = send(&service, initialize()).await;
     assert_eq!(answer.id(), "theirs");
     assert!(is_live(&store, "theirs").await);
-    assert_eq!(send(&service, ping("theirs")).await.status, 200);
+    assert_eq!(send(&service, post("theirs")).await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_legacy_only_service_hears_of_no_other_revision() {
     let inner = Inner::silent();
-    let store = Arc::new(MemoryStore::new());
+    let store = MemoryStore::new();
     let service = over(&store)
         .with_legacy_only(["2025-06-18", "2025-11-25"])
         .layer(inner.clone());
     plant(&store, "live", owner(None), Issuer::Inner).await;
 
     let of = |method: &str, version: &str, body: &'static str| -> Request<Body> {
-        let builder = ask(method).header("mcp-protocol-version", version);
+        let builder = request(method).header("mcp-protocol-version", version);
         builder
             .header("mcp-session-id", "live")
             .body(body.into())
@@ -139,7 +145,7 @@ async fn an_inner_404_is_the_sessions_unless_it_answers_the_request() {
                 "json" => json(404, body),
                 _ => plain(404, body),
             });
-            let store = Arc::new(MemoryStore::new());
+            let store = MemoryStore::new();
             let mut layer = over(&store);
             if ends {
                 layer = layer.with_inner_not_found_ending_sessions();

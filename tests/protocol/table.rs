@@ -1,6 +1,6 @@
 //! The decision table, every cell of it: what a request is × the revision it claims × the id it brings.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::body::Body;
 use http::{HeaderValue, Request};
@@ -8,7 +8,15 @@ use mcp_session_layer::{Issuer, MemoryStore, Principal, RejectionKind, SessionSt
 use tokio::time::advance;
 use tower::Layer as _;
 
-use super::support::*;
+use crate::{
+    inner::{Inner, byte_by_byte},
+    setup::{over, plant},
+    support::{
+        answers::{NO_SESSION, NOT_FOUND, RESULT, lines, send},
+        requests::{self, INITIALIZE, PING},
+        sessions::{idle_left, is_live, owner, session_id},
+    },
+};
 
 const RESPONSE: &str = r#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
 const MISSING_WITH_ID: &str = r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32600,"message":"Bad Request: Mcp-Session-Id header is required"}}"#;
@@ -73,8 +81,8 @@ enum Fate {
         last_event_id: bool,
         session: bool,
     },
-    /// As `Passes` without an id, and a session is born.
-    Birth,
+    /// As `Passes` without an id, and a session is created.
+    Creates,
     Refused(RejectionKind, u16, &'static str),
 }
 
@@ -155,7 +163,7 @@ fn fate(what: What, era: Era, id: Id) -> Fate {
         (Era::Modern, _) => passes(false),
         (Era::Unknown, Absent | Empty | Blank) => passes(true),
         (Era::Legacy, Absent | Empty | Blank) => match what {
-            Post(Initialize | InitializeByteByByte) => Fate::Birth,
+            Post(Initialize | InitializeByteByByte) => Fate::Creates,
             Post(OtherRequest | OtherRequestByteByByte) => {
                 Fate::Refused(missing, 400, MISSING_WITH_ID)
             }
@@ -226,7 +234,7 @@ fn request(what: What, versions: &[&str], id: Id) -> Request<Body> {
         Post(content) => ("POST", Body::from(content.bytes())),
         Other(method) => (method, Body::empty()),
     };
-    let mut builder = ask(method).header("last-event-id", "5");
+    let mut builder = requests::request(method).header("last-event-id", "5");
     if what == Post(Gzip) {
         builder = builder.header("content-encoding", "gzip");
     }
@@ -240,15 +248,15 @@ fn request(what: What, versions: &[&str], id: Id) -> Request<Body> {
 }
 
 /// A store with a session of each kind that an id can name; one second has passed since.
-async fn peopled() -> Arc<MemoryStore> {
-    let store = Arc::new(MemoryStore::new());
+async fn peopled() -> MemoryStore {
+    let store = MemoryStore::new();
     plant(&store, "expired", owner(Some("alice")), Issuer::Inner).await;
     advance(Duration::from_secs(900)).await;
     plant(&store, "live", owner(Some("alice")), Issuer::Inner).await;
     plant(&store, "bobs", owner(Some("bob")), Issuer::Inner).await;
     plant(&store, "ended", owner(Some("alice")), Issuer::Inner).await;
     let reason = mcp_session_layer::store::EndReason::Deleted;
-    assert!(store.delete(&id("ended"), reason).await.unwrap());
+    assert!(store.delete(&session_id("ended"), reason).await.unwrap());
     advance(Duration::from_secs(1)).await;
     store
 }
@@ -286,7 +294,7 @@ async fn check(what: What, era: Era, versions: &[&str], brought: Id) -> Result<(
             };
             match &answer.ids()[..] {
                 [] => passes,
-                [fresh] if passes == pristine && is_live(&store, fresh).await => Fate::Birth,
+                [fresh] if passes == pristine && is_live(&store, fresh).await => Fate::Creates,
                 _ => return Err(format!("an id too many:\n{}", answer.wire())),
             }
         }
@@ -305,15 +313,15 @@ async fn check(what: What, era: Era, versions: &[&str], brought: Id) -> Result<(
         return Err(format!("{actual:?}, not {expected:?}"));
     }
 
-    // Only a request on a session extends it, only a DELETE on it ends it, and bob's is nobody else's business.
+    // Only a request on a session extends it, only a DELETE on it ends it, and bob's is only bob's.
     let on_session = matches!(&actual, Fate::Passes { session: true, .. });
     let expected = match (on_session, what) {
         (true, Other("DELETE")) => None,
         (true, _) => Some(Duration::from_secs(3600)),
         (false, _) => Some(Duration::from_secs(899)),
     };
-    let live = left(&store, "live").await;
-    let bobs = left(&store, "bobs").await;
+    let live = idle_left(&store, "live").await;
+    let bobs = idle_left(&store, "bobs").await;
     if live != expected || bobs != Some(Duration::from_secs(899)) {
         return Err(format!("left in the store: {live:?}, of bob's {bobs:?}"));
     }

@@ -1,6 +1,6 @@
-//! The birth of a session.
+//! How a session is created.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::body::Body;
 use http::{Response, header::CONTENT_TYPE};
@@ -10,7 +10,16 @@ use mcp_session_layer::{
 use tokio::time::Instant;
 use tower::Layer as _;
 
-use super::support::*;
+use crate::{
+    inner::{Inner, json, plain, with_ids},
+    setup::{create, guard, over, plant, remote_store},
+    support::{
+        answers::{RESULT, send},
+        requests::{INITIALIZE, initialize, post, with_header},
+        sessions::{is_live, owner, session_id},
+        store::{AWAY, Fault},
+    },
+};
 
 const ERROR: &str = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no"}}"#;
 
@@ -33,16 +42,13 @@ async fn an_id_of_the_inner_service_is_adopted_and_works_at_once() {
         let (store, service) = guard(&inner);
         let mut request = initialize();
         if let Some(version) = version {
-            let version = version.parse().unwrap();
-            request
-                .headers_mut()
-                .insert("mcp-protocol-version", version);
+            request = with_header(request, "mcp-protocol-version", version);
         }
         let answer = send(&service, request).await;
         assert_eq!((answer.id().as_str(), &*answer.body), ("theirs", RESULT));
         assert!(answer.headers["mcp-session-id"].is_sensitive());
 
-        let found = store.load(&id("theirs")).await.unwrap().unwrap();
+        let found = store.load(&session_id("theirs")).await.unwrap().unwrap();
         let record = found.session.record();
         assert_eq!(record.issuer, Issuer::Inner);
         assert_eq!(record.owner, owner(None));
@@ -52,7 +58,7 @@ async fn an_id_of_the_inner_service_is_adopted_and_works_at_once() {
         assert_eq!(record.initialize_params, None);
 
         assert_eq!(inner.calls()[0].body, INITIALIZE);
-        assert_eq!(send(&service, ping("theirs")).await.status, 200);
+        assert_eq!(send(&service, post("theirs")).await.status, 200);
         assert_eq!(inner.calls()[0].id(), "theirs");
     }
 }
@@ -61,25 +67,25 @@ async fn an_id_of_the_inner_service_is_adopted_and_works_at_once() {
 async fn an_id_is_issued_where_the_inner_service_has_none() {
     let inner = Inner::silent();
     let (store, service) = guard(&inner);
-    let first = born(&service, &inner).await;
-    let second = born(&service, &inner).await;
+    let first = create(&service, &inner).await;
+    let second = create(&service, &inner).await;
     assert_ne!(first, second);
     for issued in [&first, &second] {
         assert_eq!(issued.len(), 36);
-        let found = store.load(&id(issued)).await.unwrap().unwrap();
+        let found = store.load(&session_id(issued)).await.unwrap().unwrap();
         assert_eq!(found.session.record().issuer, Issuer::Layer);
-        assert_eq!(send(&service, ping(issued)).await.status, 200);
+        assert_eq!(send(&service, post(issued)).await.status, 200);
     }
     assert_eq!(count(&store).await, 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_parameters_are_kept_when_asked_for() {
-    let store = Arc::new(MemoryStore::new());
+    let store = MemoryStore::new();
     let inner = Inner::silent();
     let service = over(&store).with_initialize_params().layer(inner.clone());
-    let born = born(&service, &inner).await;
-    let found = store.load(&id(&born)).await.unwrap().unwrap();
+    let id = create(&service, &inner).await;
+    let found = store.load(&session_id(&id)).await.unwrap().unwrap();
     let kept = found.session.record().initialize_params.clone().unwrap();
     assert!(INITIALIZE.ends_with(&format!("{}}}", str::from_utf8(&kept).unwrap())));
 }
@@ -184,34 +190,34 @@ async fn an_id_that_is_known_already_stays_whose_it_is() {
     let answer = send(&service, initialize()).await;
     answer.assert_refused(RejectionKind::InvalidInnerId, 500, "Internal server error");
     assert!(inner.told().await.is_empty(), "it is somebody's");
-    let found = store.load(&id("known")).await.unwrap().unwrap();
+    let found = store.load(&session_id("known")).await.unwrap().unwrap();
     assert_eq!(found.session.owner(), &owner(Some("bob")));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_birth_that_cannot_be_recorded_leaves_nothing() {
-    for (mood, takes) in [
+async fn a_session_that_cannot_be_recorded_leaves_nothing() {
+    for (fault, takes) in [
         (AWAY, 0),
-        (Mood::Fails(StoreErrorKind::Failed), 0),
-        (Mood::Hangs, 3),
-        (Mood::Lies, 0),
+        (Fault::Fails(StoreErrorKind::Failed), 0),
+        (Fault::Hangs, 3),
+        (Fault::FailsAfterEffect, 0),
     ] {
         for issued in [&["theirs"][..], &[]] {
-            let store = Arc::new(Moody::default());
+            let store = remote_store();
             let inner = Inner::issuing(issued);
             let service = over(&store).layer(inner.clone());
-            store.put(&["create"], mood);
+            store.disturb(&["create"], fault);
             let start = Instant::now();
             let answer = send(&service, initialize()).await;
             answer.assert_unavailable(RejectionKind::StoreUnavailable);
             assert_eq!(start.elapsed().as_secs(), takes);
             assert_eq!(inner.calls().len(), 1);
             assert_eq!(inner.told().await, issued, "the inner service ends it");
-            assert_eq!(count(&store.store).await, 0);
-            let calls = store.calls();
+            assert_eq!(count(&store.memory).await, 0);
+            let calls = store.take_calls();
             assert_eq!(calls.iter().filter(|verb| **verb == "create").count(), 1);
             assert!(calls.contains(&"delete"));
-            send(&service, ping("theirs"))
+            send(&service, post("theirs"))
                 .await
                 .assert_not_found(RejectionKind::Unknown);
         }
@@ -220,52 +226,52 @@ async fn a_birth_that_cannot_be_recorded_leaves_nothing() {
 
 /// The session may have been recorded after all, and the store may be away for longer than its client waits.
 #[tokio::test(start_paused = true)]
-async fn a_birth_of_which_nobody_knows_is_deleted_when_the_store_is_back() {
-    let store = Arc::new(Moody::default());
+async fn a_session_that_may_have_been_recorded_is_deleted_when_the_store_is_back() {
+    let store = remote_store();
     let inner = Inner::issuing(&["theirs"]);
     let service = over(&store).layer(inner.clone());
-    store.put(&["create"], Mood::Lies);
-    store.put(&["delete"], AWAY);
+    store.disturb(&["create"], Fault::FailsAfterEffect);
+    store.disturb(&["delete"], AWAY);
     send(&service, initialize())
         .await
         .assert_unavailable(RejectionKind::StoreUnavailable);
     assert!(
-        is_live(&store.store, "theirs").await,
+        is_live(&store.memory, "theirs").await,
         "the store cannot forget it yet"
     );
-    send(&service, ping("theirs"))
+    send(&service, post("theirs"))
         .await
         .assert_not_found(RejectionKind::Ended);
-    store.cheer_up();
+    store.recover();
     tokio::time::sleep(Duration::from_secs(15)).await;
-    assert!(!is_live(&store.store, "theirs").await);
+    assert!(!is_live(&store.memory, "theirs").await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_birth_begins_while_the_store_is_away() {
-    let store = Arc::new(Moody::default());
+async fn no_session_is_begun_while_the_store_is_away() {
+    let store = remote_store();
     let inner = Inner::silent();
     let service = over(&store).layer(inner.clone());
-    store.put(&["create", "load", "touch", "delete"], AWAY);
+    store.disturb(&["create", "load", "touch", "delete"], AWAY);
     send(&service, initialize())
         .await
         .assert_unavailable(RejectionKind::StoreUnavailable);
     assert!(inner.calls().is_empty());
-    store.cheer_up();
-    born(&service, &inner).await;
+    store.recover();
+    create(&service, &inner).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_draining_node_refuses_births_and_serves_the_rest() {
-    let store = Arc::new(MemoryStore::new());
+async fn a_draining_node_refuses_new_sessions_and_serves_the_rest() {
+    let store = MemoryStore::new();
     let inner = Inner::silent();
     let layer = over(&store);
     let service = layer.layer(inner.clone());
-    let before = born(&service, &inner).await;
+    let before = create(&service, &inner).await;
     layer.sessions().drain();
     send(&service, initialize())
         .await
         .assert_unavailable(RejectionKind::Draining);
     assert!(inner.calls().is_empty());
-    assert_eq!(send(&service, ping(&before)).await.status, 200);
+    assert_eq!(send(&service, post(&before)).await.status, 200);
 }

@@ -1,6 +1,6 @@
-//! The death of a session by its client's DELETE.
+//! A client terminates its session with DELETE.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use mcp_session_layer::{
     Issuer, MemoryStore, RejectionKind, SessionStore as _,
@@ -9,10 +9,19 @@ use mcp_session_layer::{
 use tokio::time::sleep;
 use tower::Layer as _;
 
-use super::support::*;
+use crate::{
+    inner::{Inner, json, plain},
+    setup::{create, guard, over, plant, remote_store},
+    support::{
+        answers::{RESULT, send},
+        requests::{on, post},
+        sessions::{is_live, owner, session_id},
+        store::{AWAY, Fault},
+    },
+};
 
 #[tokio::test(start_paused = true)]
-async fn a_session_dies_when_the_inner_service_agrees() {
+async fn a_session_ends_when_the_inner_service_agrees() {
     for status in [200, 202, 204] {
         let inner = Inner::new(move |_| plain(status, "bye"));
         let (store, service) = guard(&inner);
@@ -30,7 +39,7 @@ async fn a_session_dies_when_the_inner_service_agrees() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_the_inner_service_does_not_know_dies_too() {
+async fn a_session_that_the_inner_service_does_not_know_ends_too() {
     for answer in [
         || plain(404, "which?"),
         || {
@@ -64,19 +73,19 @@ async fn a_session_that_the_inner_service_keeps_lives_on() {
             (status, "no", None)
         );
         assert!(is_live(&store, "live").await, "{status}");
-        assert_eq!(send(&service, ping("live")).await.status, 200);
+        assert_eq!(send(&service, post("live")).await.status, 200);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_asked_about_an_id_that_the_layer_issued() {
+async fn the_inner_service_is_not_asked_about_an_id_that_the_layer_issued() {
     // It would refuse.
     let inner = Inner::new(|call| match call.method.as_str() {
         "DELETE" => plain(405, ""),
         _ => json(200, RESULT),
     });
     let (store, service) = guard(&inner);
-    let id = born(&service, &inner).await;
+    let id = create(&service, &inner).await;
     let answer = send(&service, on(&id, "DELETE")).await;
     assert_eq!((answer.status, &*answer.body), (204, ""));
     assert_eq!(answer.kind(), None);
@@ -90,11 +99,11 @@ async fn nobody_is_asked_about_an_id_that_the_layer_issued() {
 #[tokio::test(start_paused = true)]
 async fn a_gateway_is_asked_about_an_id_that_the_layer_issued() {
     let inner = Inner::silent();
-    let store = Arc::new(MemoryStore::new());
+    let store = MemoryStore::new();
     let service = over(&store)
         .with_issued_ids_forwarded()
         .layer(inner.clone());
-    let id = born(&service, &inner).await;
+    let id = create(&service, &inner).await;
     assert_eq!(send(&service, on(&id, "DELETE")).await.status, 200);
     assert_eq!(inner.calls()[0].id(), id);
     assert!(!is_live(&store, &id).await);
@@ -102,15 +111,18 @@ async fn a_gateway_is_asked_about_an_id_that_the_layer_issued() {
 
 #[tokio::test(start_paused = true)]
 async fn a_delete_that_comes_second_is_404() {
-    let store = Arc::new(MemoryStore::new());
+    let store = MemoryStore::new();
     // Somebody else ends it while the inner service is asked.
-    let ender = Arc::clone(&store);
+    let ender = store.clone();
     let inner = Inner::slow(move |call| {
-        let ender = Arc::clone(&ender);
+        let ender = ender.clone();
         let ends = call.method == "DELETE";
         Box::pin(async move {
             if ends {
-                ender.delete(&id("live"), EndReason::Revoked).await.unwrap();
+                ender
+                    .delete(&session_id("live"), EndReason::Revoked)
+                    .await
+                    .unwrap();
             }
             plain(200, "")
         })
@@ -124,29 +136,29 @@ async fn a_delete_that_comes_second_is_404() {
 
 #[tokio::test(start_paused = true)]
 async fn a_delete_that_the_store_cannot_do_is_503_and_done_at_last() {
-    for mood in [AWAY, Mood::Hangs, Mood::Fails(StoreErrorKind::Failed)] {
+    for fault in [AWAY, Fault::Hangs, Fault::Fails(StoreErrorKind::Failed)] {
         for issuer in [Issuer::Inner, Issuer::Layer] {
-            let store = Arc::new(Moody::default());
+            let store = remote_store();
             let inner = Inner::silent();
             let service = over(&store).layer(inner.clone());
-            plant(&*store, "live", owner(None), issuer).await;
-            store.put(&["delete"], mood);
+            plant(&store, "live", owner(None), issuer).await;
+            store.disturb(&["delete"], fault);
             let answer = send(&service, on("live", "DELETE")).await;
             answer.assert_unavailable(RejectionKind::StoreUnavailable);
-            assert!(is_live(&store.store, "live").await);
+            assert!(is_live(&store.memory, "live").await);
             inner.calls();
 
             // This node knows better than the store, for as long as it takes.
             for _ in 0..4 {
                 sleep(Duration::from_secs(60)).await;
-                let answer = send(&service, ping("live")).await;
+                let answer = send(&service, post("live")).await;
                 answer.assert_not_found(RejectionKind::Ended);
             }
             assert!(inner.calls().is_empty());
-            store.cheer_up();
+            store.recover();
             sleep(Duration::from_secs(15)).await;
-            assert!(!is_live(&store.store, "live").await);
-            let answer = send(&service, ping("live")).await;
+            assert!(!is_live(&store.memory, "live").await);
+            let answer = send(&service, post("live")).await;
             assert_eq!(answer.status, 404);
         }
     }
