@@ -97,8 +97,8 @@ pub use self::{
     extract::NoSession,
     handle::{SessionEvent, SessionEvents, Sessions},
     protocol::{
-        ClientInfo, InvalidSessionId, InvalidSessionRef, Rejection, RejectionKind, SessionId,
-        SessionRef,
+        ClientInfo, GuardedPaths, InvalidPath, InvalidSessionId, InvalidSessionRef, Rejection,
+        RejectionKind, SessionId, SessionRef,
     },
     service::{McpSessionLayer, McpSessionService, ResponseFuture},
     session::{Issuer, Owner, Principal, Scope, Session, SessionRecord},
