@@ -98,8 +98,8 @@ pub use self::{
     handle::Sessions,
     lifecycle::{SessionEvent, SessionEvents},
     protocol::{
-        ClientInfo, InvalidSessionId, InvalidSessionRef, Rejection, RejectionKind, SessionId,
-        SessionRef,
+        ClientInfo, GuardedPaths, InvalidPath, InvalidSessionId, InvalidSessionRef, Rejection,
+        RejectionKind, SessionId, SessionRef,
     },
     service::{McpSessionLayer, McpSessionService, ResponseFuture},
     session::{Issuer, Owner, Principal, Scope, Session, SessionRecord},

@@ -40,12 +40,16 @@ impl Settings {
     /// Whether a request goes to a guarded path, as it is spelled here or as it came to the outermost router.
     #[inline]
     pub(crate) fn guards(&self, parts: &Parts) -> bool {
-        if self.paths.is_everything() {
-            return true;
-        }
-        let original = parts.extensions.get::<OriginalUri>();
-        self.paths
-            .guards(parts.uri.path(), original.map(|uri| uri.path()))
+        let path = parts.uri.path();
+        // A nested router takes its prefix away and keeps where the request went.
+        self.paths.guards(path)
+            || parts
+                .extensions
+                .get::<OriginalUri>()
+                .map(|original| original.path())
+                .is_some_and(|original| {
+                    !std::ptr::eq(original, path) && self.paths.guards(original)
+                })
     }
 
     /// Who sends a request, where that has to be found out; otherwise everybody is [anonymous](Self::anonymous).

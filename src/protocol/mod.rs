@@ -2,20 +2,24 @@
 //!
 //! Pure functions of what a request or an answer holds: no store, no clock, no task. Imports no other room.
 
+mod entries;
 mod era;
 mod headers;
 mod id;
 pub(crate) mod message;
 pub(crate) mod paths;
+mod readings;
 pub(crate) mod rejection;
 pub(crate) mod request;
 
+pub use self::{
+    entries::InvalidPath,
+    id::{InvalidSessionId, InvalidSessionRef, SessionId, SessionRef},
+    message::ClientInfo,
+    paths::GuardedPaths,
+    rejection::{Rejection, RejectionKind},
+};
 pub(crate) use self::{
     era::Era,
     headers::{AnswerHead, Head, LAST_EVENT_ID, Lines, PROTOCOL_VERSION, SESSION_ID},
-};
-pub use self::{
-    id::{InvalidSessionId, InvalidSessionRef, SessionId, SessionRef},
-    message::ClientInfo,
-    rejection::{Rejection, RejectionKind},
 };

@@ -55,8 +55,10 @@ impl McpSessionLayer {
     /// Needed where the layer is put on a whole app. `/mcp` means `/mcp`, `/mcp/` and `/mcp/x`, not `/mcpx`, however
     /// the request spells it (percent-encoded, with doubled slashes or dots); in doubt a path is guarded.
     #[must_use]
-    pub fn with_paths(self, paths: impl IntoIterator<Item: Into<String>>) -> Self {
-        self.with(|settings| settings.paths = GuardedPaths::new(paths))
+    #[track_caller]
+    pub fn with_paths(self, paths: impl Into<GuardedPaths>) -> Self {
+        let paths = paths.into();
+        self.with(|settings| settings.paths = paths)
     }
 
     /// Names the guarded service. Sessions of one scope do not exist in another, so several services can share a

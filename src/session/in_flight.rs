@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
+use http::Method;
 use tokio::sync::{Notify, futures::OwnedNotified, mpsc};
 
 use super::{
-    Session, Stream, StreamKind,
+    Session,
     times::{self, Tick, ticks},
 };
 use crate::protocol::RejectionKind;
@@ -55,25 +56,21 @@ impl InFlight {
         self.has_waited = true;
     }
 
-    /// Puts a stream on the session's list, so that it ends with the session, with its owner's tenure and with the process.
+    /// Whether its answer may be a stream.
     ///
     /// # Errors
     ///
-    /// When one of them has ended already.
-    pub(super) fn watch(&self, stream: &Arc<Stream>) -> Result<u64, RejectionKind> {
-        let key = self.session.add_stream(stream);
-        // Looked at after the stream is in the list: whoever ends it from here on finds it there.
-        let refusal = if self.session.has_ended() {
-            RejectionKind::Ended
+    /// When the session has ended, is somebody else's by now, or the process is about to stop.
+    pub(super) fn may_stream(&self, kind: StreamKind) -> Result<(), RejectionKind> {
+        if self.session.has_ended() {
+            Err(RejectionKind::Ended)
         } else if self.session.is_claimed() != self.is_claimed {
-            RejectionKind::Unknown
-        } else if self.tracker.refuses(stream.kind()) {
-            RejectionKind::Draining
+            Err(RejectionKind::Unknown)
+        } else if self.tracker.refuses(kind) {
+            Err(RejectionKind::Draining)
         } else {
-            return Ok(key);
-        };
-        self.session.remove_stream(key);
-        Err(refusal)
+            Ok(())
+        }
     }
 }
 
@@ -91,6 +88,26 @@ impl Drop for InFlight {
             && self.session.state().ask_for_rest()
         {
             self.tracker.wake(Wake::Rest(self.session.clone()));
+        }
+    }
+}
+
+/// What opened a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamKind {
+    /// A GET: it stays open until somebody ends it.
+    Standing,
+    /// Any other request: it ends with its answer.
+    Answer,
+}
+
+impl StreamKind {
+    /// Of the stream that a request with this method opens.
+    pub(crate) fn of(method: &Method) -> Self {
+        if method == Method::GET {
+            Self::Standing
+        } else {
+            Self::Answer
         }
     }
 }

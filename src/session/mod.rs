@@ -28,10 +28,10 @@ mod table;
 pub(crate) mod times;
 
 pub(crate) use self::{
-    in_flight::{Counted, InFlight, Tracker, Wake},
+    in_flight::{Counted, InFlight, StreamKind, Tracker, Wake},
     route::{Route, Upstream},
     state::{Home, State},
-    stream::{Stream, StreamKind, watch},
+    stream::{Stream, watch},
     table::Table,
     times::Times,
 };

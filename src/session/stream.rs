@@ -7,11 +7,10 @@ use std::{
 };
 
 use axum::body::{Body, Bytes};
-use http::Method;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use super::{InFlight, Session};
+use super::{InFlight, Session, StreamKind};
 use crate::protocol::RejectionKind;
 
 /// Makes a body end with the session that it is an answer on.
@@ -31,7 +30,7 @@ pub(crate) fn watch(
             ..State::default()
         }),
     });
-    let key = in_flight.watch(&stream)?;
+    let key = enlist(&stream, &in_flight)?;
     let session = in_flight.session().clone();
     stream.hold(in_flight);
     Ok(Body::new(Watched {
@@ -41,22 +40,16 @@ pub(crate) fn watch(
     }))
 }
 
-/// What opened a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StreamKind {
-    /// A GET: it stays open until somebody ends it.
-    Standing,
-    /// Any other request: it ends with its answer.
-    Answer,
-}
-
-impl StreamKind {
-    /// Of the stream that a request with this method opens.
-    pub(crate) fn of(method: &Method) -> Self {
-        if method == Method::GET {
-            Self::Standing
-        } else {
-            Self::Answer
+/// Puts a stream on its session's list, so that it ends with the session, with its owner's tenure and with the process.
+fn enlist(stream: &Arc<Stream>, in_flight: &InFlight) -> Result<u64, RejectionKind> {
+    let session = in_flight.session();
+    let key = session.add_stream(stream);
+    // Looked at after the stream is in the list: whoever ends it from here on finds it there.
+    match in_flight.may_stream(stream.kind) {
+        Ok(()) => Ok(key),
+        Err(kind) => {
+            session.remove_stream(key);
+            Err(kind)
         }
     }
 }

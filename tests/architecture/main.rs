@@ -18,15 +18,23 @@ const ROOMS: &[Room] = &[
     Room("store", &["session", "protocol"]),
     Room("registry", &["store", "session", "protocol"]),
     Room("lifecycle", &["registry", "store", "session", "protocol"]),
-    Room(
-        "service",
-        &["lifecycle", "registry", "store", "session", "protocol"],
-    ),
-    // Beside them, one feature each.
+    // The handle is what the layer gives out, so it stands below.
     Room(
         "handle",
         &["lifecycle", "registry", "store", "session", "protocol"],
     ),
+    Room(
+        "service",
+        &[
+            "handle",
+            "lifecycle",
+            "registry",
+            "store",
+            "session",
+            "protocol",
+        ],
+    ),
+    // Beside it, one feature each.
     Room("extract", &["session"]),
     Room("rmcp", &["store", "session", "protocol"]),
 ];
@@ -43,14 +51,12 @@ fn no_room_is_above_itself() {
 }
 
 #[test]
-#[ignore = "until the redesign lands"]
 fn rooms_import_downwards() {
     let src = Tree::read("src");
     assert_none("imports", &rules::upward_imports(&src, ROOMS));
 }
 
 #[test]
-#[ignore = "until the redesign lands"]
 fn no_files_go_in_a_circle() {
     assert_none("circles", &rules::circles(&Tree::read("src")));
 }
@@ -62,7 +68,6 @@ fn every_room_says_what_belongs_there() {
 }
 
 #[test]
-#[ignore = "until the redesign lands"]
 fn files_are_short() {
     for folder in ["src", "tests"] {
         let long = rules::long_files(&Tree::read(folder), LINES);
