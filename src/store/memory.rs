@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 
 use self::{
     ends::Ends,

@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use tower::ServiceExt as _;
 use url::Url;
 
-pub(crate) type Guard = McpSessionLayer<MemoryStore>;
+pub(crate) type Guard = McpSessionLayer;
 
 /// One router. Without a layer it tells where axum and its handlers bring a path.
 pub(crate) struct Shape {
