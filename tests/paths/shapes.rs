@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{MethodRouter, any},
 };
-use mcp_session_layer::{McpSessionLayer, MemoryStore};
+use mcp_session_layer::McpSessionLayer;
 use percent_encoding::percent_decode_str;
 use tower::ServiceExt as _;
 use url::Url;

@@ -42,7 +42,7 @@ impl Inner {
             // are in use.
             Among::Scope(_) => self
                 .sample(among, random, FEW_SHARDS, PER_SHARD, now, untouched)
-                .or_else(|| self.sample(among, random, SHARDS, PER_SHARD, now, untouched)),
+                .or_else(|| self.sample(among, random, MORE_SHARDS, PER_SHARD, now, untouched)),
             Among::Owner(owner) => {
                 let sessions = self.owners.lock(owner)?.some(SEE_ALL, start(random, 0));
                 best(sessions.iter(), now, untouched).map(|(_, session)| session)
@@ -175,9 +175,10 @@ fn start(random: u64, nth: usize) -> usize {
 /// Of so many sessions all are seen.
 const SEE_ALL: usize = 1024;
 
-/// Of more sessions so many are seen, in as many shards.
-const PER_SHARD: usize = 4;
-const FEW_SHARDS: usize = 16;
+/// Of more sessions so many are seen in each shard: more than a bucket's, in which the oldest come first.
+const PER_SHARD: usize = 8;
+const FEW_SHARDS: usize = 8;
+const MORE_SHARDS: usize = 128;
 
 /// How long a session has for its first request before it may be ended for another.
 const UNUSED_PATIENCE: Duration = Duration::from_secs(5);
