@@ -177,7 +177,7 @@ const SEE_ALL: usize = 1024;
 
 /// Of more sessions so many are seen in each shard: more than a bucket's, in which the oldest come first.
 const PER_SHARD: usize = 8;
-const FEW_SHARDS: usize = 8;
+const FEW_SHARDS: usize = 16;
 const MORE_SHARDS: usize = 128;
 
 /// How long a session has for its first request before it may be ended for another.
