@@ -97,9 +97,14 @@ impl Lifecycle {
     }
 
     /// Refuses a request: the answer now, the rest of its body swallowed meanwhile.
-    pub(crate) fn refuse(&self, rejection: Rejection, parts: Parts, body: Body) -> Response<Body> {
-        self.discard(&parts, body);
-        self.render(rejection, Spare::of(parts))
+    pub(crate) fn refuse(
+        &self,
+        rejection: Rejection,
+        head: &mut Parts,
+        body: Body,
+    ) -> Response<Body> {
+        self.discard(head, body);
+        self.render(rejection, Spare::of(head))
     }
 
     /// Swallows what is left of a request's body.

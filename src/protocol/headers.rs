@@ -1,6 +1,9 @@
 //! The headers that sessions depend on, found in one pass over a head.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
 
 /// Carries the session id, in both directions.
 pub(crate) static SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -72,16 +75,13 @@ impl AnswerHead {
         let mut head = Self::default();
         let mut is_encoded = false;
         for (name, value) in headers {
-            let name = name.as_str();
-            match name.len() {
-                12 if name == "content-type" => {
-                    let essence = essence(value);
-                    head.is_event_stream = essence.eq_ignore_ascii_case(b"text/event-stream");
-                    head.is_plain_json = essence.eq_ignore_ascii_case(b"application/json");
-                }
-                14 if name == SESSION_ID.as_str() => head.has_id = true,
-                16 if name == "content-encoding" => is_encoded = true,
-                _ => {}
+            if *name == CONTENT_TYPE {
+                head.is_event_stream |= is_type(value, b"text/event-stream");
+                head.is_plain_json |= is_type(value, b"application/json");
+            } else if *name == CONTENT_ENCODING {
+                is_encoded = true;
+            } else if *name == SESSION_ID {
+                head.has_id = true;
             }
         }
         head.is_plain_json &= !is_encoded;
@@ -89,10 +89,17 @@ impl AnswerHead {
     }
 }
 
-/// A content type without its parameters.
-fn essence(value: &HeaderValue) -> &[u8] {
-    let mut parts = value.as_bytes().split(|byte| *byte == b';');
-    parts.next().unwrap_or_default().trim_ascii()
+/// Whether this is what stands before the parameters of a content type.
+fn is_type(value: &HeaderValue, expected: &[u8]) -> bool {
+    match value.as_bytes().split_at_checked(expected.len()) {
+        // Nearly always: the case in which it is written everywhere, and no blanks.
+        Some((essence, rest)) if essence == expected && matches!(rest, [] | [b';', ..]) => true,
+        _ => {
+            let mut parts = value.as_bytes().split(|byte| *byte == b';');
+            let essence = parts.next().unwrap_or_default().trim_ascii();
+            essence.len() == expected.len() && essence.eq_ignore_ascii_case(expected)
+        }
+    }
 }
 
 #[cfg(test)]

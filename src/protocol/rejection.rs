@@ -218,17 +218,12 @@ pub(crate) struct Spare {
 }
 
 impl Spare {
-    pub(crate) fn of(head: Parts) -> Self {
-        let Parts {
-            mut headers,
-            mut extensions,
-            ..
-        } = head;
-        headers.clear();
-        extensions.clear();
+    pub(crate) fn of(head: &mut Parts) -> Self {
+        head.headers.clear();
+        head.extensions.clear();
         Self {
-            headers,
-            extensions,
+            headers: std::mem::take(&mut head.headers),
+            extensions: std::mem::take(&mut head.extensions),
         }
     }
 }

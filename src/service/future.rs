@@ -12,7 +12,6 @@ use axum::body::{Body, Bytes};
 use http::Response;
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
-use tokio::sync::futures::OwnedNotified;
 use tower::BoxError;
 
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
         answer::{answer_on_session, answer_without_session},
     },
     protocol::{Rejection, RejectionKind},
-    session::{Counted, InFlight, StreamKind},
+    session::{Counted, CutWaiter, InFlight, StreamKind},
 };
 
 pin_project! {
@@ -30,7 +29,7 @@ pin_project! {
         #[pin]
         state: State<F, E>,
         // Once there was something to wait for.
-        cut: Option<Pin<Box<OwnedNotified>>>,
+        cut: Option<CutWaiter>,
     }
 }
 
@@ -100,8 +99,12 @@ where
             _ => return Poll::Pending,
         };
         let tracker = &lifecycle.alive.registry.tracker;
-        let cut = this.cut.get_or_insert_with(|| Box::pin(tracker.cut()));
-        if cut.as_mut().poll(cx).is_pending() && !tracker.is_cut() {
+        match this.cut {
+            Some(waiter) => waiter.renew(cx.waker()),
+            none => *none = Some(tracker.wait_for_cut(cx.waker())),
+        }
+        // Looked at after the waker is left there: who cuts off from here on finds it.
+        if !tracker.is_cut() {
             return Poll::Pending;
         }
         Poll::Ready(Ok(lifecycle.answer(Rejection::new(RejectionKind::Draining))))

@@ -108,7 +108,7 @@ where
             RequestKind::PassMaybeInitialize => {
                 self.wait(parts, body, |call| call.initialize(None))
             }
-            RequestKind::Refuse(kind) => self.refuse(kind, parts, body),
+            RequestKind::Refuse(kind) => self.refuse(kind, &mut parts, body),
             RequestKind::RefuseVersion(version) => {
                 let supported = &lifecycle.settings.supported;
                 let rejection = Rejection::unsupported_version(version, supported);
@@ -149,7 +149,7 @@ impl<S> McpSessionService<S> {
     }
 
     /// Lets a request through if the store holds its session: at once, if this process's memory can tell.
-    #[inline]
+    #[inline(always)]
     fn look_up<F, E>(
         &mut self,
         id: &SessionId,
@@ -165,13 +165,13 @@ impl<S> McpSessionService<S> {
         let settings = &lifecycle.settings;
         let known = match settings.caller(&parts) {
             Ok(known) => known,
-            Err(kind) => return self.refuse(kind, parts, body),
+            Err(kind) => return self.refuse(kind, &mut parts, body),
         };
         let caller = known.as_ref().unwrap_or(&settings.anonymous);
         let found = match lifecycle.store.touch_now(id, caller, settings.idle) {
             Now::Live(found) => found,
             Now::Absent if !settings.may_claim(caller) => {
-                return self.refuse(RejectionKind::Unknown, parts, body);
+                return self.refuse(RejectionKind::Unknown, &mut parts, body);
             }
             Now::Absent | Now::Unknown => {
                 let (id, caller) = (id.clone(), caller.clone());
@@ -180,7 +180,7 @@ impl<S> McpSessionService<S> {
         };
         let in_flight = match lifecycle.alive.registry.enter(found, caller) {
             Ok(in_flight) => in_flight,
-            Err(kind) => return self.refuse(kind, parts, body),
+            Err(kind) => return self.refuse(kind, &mut parts, body),
         };
         if parts.method == Method::DELETE {
             return self.wait(parts, body, |call| call.forward(in_flight));
@@ -195,8 +195,14 @@ impl<S> McpSessionService<S> {
         .into()
     }
 
-    fn refuse<F, E>(&self, kind: RejectionKind, parts: Parts, body: Body) -> ResponseFuture<F, E> {
-        let response = self.lifecycle.refuse(Rejection::new(kind), parts, body);
+    #[inline]
+    fn refuse<F, E>(
+        &self,
+        kind: RejectionKind,
+        head: &mut Parts,
+        body: Body,
+    ) -> ResponseFuture<F, E> {
+        let response = self.lifecycle.refuse(Rejection::new(kind), head, body);
         let response = Some(response);
         State::Refused { response }.into()
     }

@@ -228,8 +228,9 @@ impl<S: Inner> Call<S> {
         self.refuse_with(Rejection::new(kind))
     }
 
-    fn refuse_with(self, rejection: Rejection) -> Response<Body> {
-        self.lifecycle.refuse(rejection, self.parts, self.body)
+    fn refuse_with(mut self, rejection: Rejection) -> Response<Body> {
+        let head = &mut self.parts;
+        self.lifecycle.refuse(rejection, head, self.body)
     }
 }
 

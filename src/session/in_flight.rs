@@ -5,11 +5,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
+    task::Waker,
     time::Duration,
 };
 
 use http::Method;
-use tokio::sync::{Notify, futures::OwnedNotified, mpsc};
+use parking_lot::Mutex;
+use slab::Slab;
+use tokio::sync::mpsc;
 
 use super::{
     Session,
@@ -129,7 +132,7 @@ pub(crate) struct Tracker {
     is_closing: AtomicBool,
     /// The time for answers in flight is up.
     is_cut: AtomicBool,
-    cut: Arc<Notify>,
+    waiters: Mutex<Slab<Waker>>,
     /// A use that ends with less idle time left than this has the idle time counted anew.
     rest_below: AtomicU64,
     keeper: mpsc::UnboundedSender<Wake>,
@@ -141,7 +144,7 @@ impl Tracker {
             count: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
-            cut: Arc::default(),
+            waiters: Mutex::default(),
             rest_below: AtomicU64::new(0),
             keeper,
         }
@@ -178,16 +181,28 @@ impl Tracker {
     /// Refuses every stream, and cuts off answers that are waited for, now and from now on.
     pub(crate) fn cut_off(&self) {
         self.is_cut.store(true, SeqCst);
-        self.cut.notify_waiters();
+        let waiters: Vec<_> = self
+            .waiters
+            .lock()
+            .iter()
+            .map(|(_, waker)| waker.clone())
+            .collect();
+        for waiter in waiters {
+            waiter.wake();
+        }
     }
 
     pub(crate) fn is_cut(&self) -> bool {
         self.is_cut.load(SeqCst)
     }
 
-    /// Waits for [`cut_off`](Self::cut_off), if it has not happened yet.
-    pub(crate) fn cut(&self) -> OwnedNotified {
-        Arc::clone(&self.cut).notified_owned()
+    /// Has this waiter woken at [`cut_off`](Self::cut_off), unless it is dropped before.
+    pub(crate) fn wait_for_cut(self: &Arc<Self>, waker: &Waker) -> CutWaiter {
+        let key = self.waiters.lock().insert(waker.clone());
+        CutWaiter {
+            tracker: Arc::clone(self),
+            key,
+        }
     }
 
     fn refuses(&self, kind: StreamKind) -> bool {
@@ -198,6 +213,28 @@ impl Tracker {
         let until: Tick = session.times().until();
         until < session.times().end_of_life()
             && until.saturating_sub(times::now()) < self.rest_below.load(SeqCst)
+    }
+}
+
+/// An answer that is waited for and may be cut off.
+pub(crate) struct CutWaiter {
+    tracker: Arc<Tracker>,
+    key: usize,
+}
+
+impl CutWaiter {
+    /// Whoever waits now is woken by this.
+    pub(crate) fn renew(&self, waker: &Waker) {
+        if let Some(kept) = self.tracker.waiters.lock().get_mut(self.key) {
+            kept.clone_from(waker);
+        }
+    }
+}
+
+impl Drop for CutWaiter {
+    fn drop(&mut self) {
+        let waker = self.tracker.waiters.lock().try_remove(self.key);
+        drop(waker);
     }
 }
 

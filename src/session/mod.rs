@@ -11,7 +11,6 @@ use std::{
     },
 };
 
-use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use self::{locals::Locals, record::Details};
@@ -28,7 +27,7 @@ mod table;
 pub(crate) mod times;
 
 pub(crate) use self::{
-    in_flight::{Counted, InFlight, StreamKind, Tracker, Wake},
+    in_flight::{Counted, CutWaiter, InFlight, StreamKind, Tracker, Wake},
     route::{Route, Upstream},
     state::{Home, State},
     stream::{Stream, watch},
@@ -75,8 +74,8 @@ struct Attached {
 #[derive(Default)]
 struct More {
     locals: Locals,
-    next_stream: u64,
-    streams: HashMap<u64, Arc<Stream>, foldhash::fast::RandomState>,
+    /// Each knows its place.
+    streams: Vec<Arc<Stream>>,
 }
 
 impl Session {
@@ -208,7 +207,7 @@ impl Session {
         let ends = self.0.state.end();
         // Dropped outside the lock: a value's `drop` is the application's code, and may ask for another value.
         let more = self.0.attached.lock().more.take();
-        for stream in more.iter().flat_map(|more| more.streams.values()) {
+        for stream in more.iter().flat_map(|more| &more.streams) {
             stream.end();
         }
         ends
@@ -216,34 +215,43 @@ impl Session {
 
     /// Ends the streams that `which` picks. The session goes on.
     pub(crate) fn end_streams(&self, which: impl Fn(StreamKind) -> bool) {
-        let picked: Vec<_> = match &mut self.0.attached.lock().more {
+        let picked: Vec<_> = match &self.0.attached.lock().more {
             Some(more) => more
                 .streams
-                .extract_if(|_, stream| which(stream.kind()))
+                .iter()
+                .filter(|stream| which(stream.kind()))
+                .cloned()
                 .collect(),
             None => Vec::new(),
         };
-        for (_, stream) in picked {
+        // Each takes itself off the list when whoever reads it drops it.
+        for stream in picked {
             stream.end();
         }
     }
 
-    fn add_stream(&self, stream: &Arc<Stream>) -> u64 {
+    fn add_stream(&self, stream: &Arc<Stream>) {
         let mut attached = self.0.attached.lock();
-        let more = attached.more();
-        let key = more.next_stream;
-        more.next_stream += 1;
-        more.streams.insert(key, Arc::clone(stream));
-        key
+        let streams = &mut attached.more().streams;
+        stream.place.store(streams.len(), Relaxed);
+        streams.push(Arc::clone(stream));
     }
 
-    /// Takes a stream off the list: it is over.
-    fn remove_stream(&self, key: u64) {
+    /// Takes a stream off the list, if it is there: it is over.
+    fn remove_stream(&self, stream: &Arc<Stream>) {
         let mut attached = self.0.attached.lock();
-        let removed = attached
-            .more
-            .as_mut()
-            .and_then(|more| more.streams.remove(&key));
+        let Some(more) = &mut attached.more else {
+            return;
+        };
+        let place = stream.place.load(Relaxed);
+        let is_there = more
+            .streams
+            .get(place)
+            .is_some_and(|other| Arc::ptr_eq(other, stream));
+        let removed = is_there.then(|| more.streams.swap_remove(place));
+        if let Some(moved) = more.streams.get(place) {
+            moved.place.store(place, Relaxed);
+        }
         drop(attached);
         drop(removed);
     }

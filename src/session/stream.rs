@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     task::{Context, Poll, Waker},
 };
 
@@ -24,38 +24,35 @@ pub(crate) fn watch(
     kind: StreamKind,
 ) -> Result<Body, RejectionKind> {
     let stream = Arc::new(Stream {
+        place: AtomicUsize::new(0),
         kind,
         state: Mutex::new(State {
             body: Some(body),
             ..State::default()
         }),
     });
-    let key = enlist(&stream, &in_flight)?;
+    enlist(&stream, &in_flight)?;
     let session = in_flight.session().clone();
     stream.hold(in_flight);
-    Ok(Body::new(Watched {
-        stream,
-        session,
-        key,
-    }))
+    Ok(Body::new(Watched { stream, session }))
 }
 
 /// Puts a stream on its session's list, so that it ends with the session, with its owner's tenure and with the process.
-fn enlist(stream: &Arc<Stream>, in_flight: &InFlight) -> Result<u64, RejectionKind> {
+fn enlist(stream: &Arc<Stream>, in_flight: &InFlight) -> Result<(), RejectionKind> {
     let session = in_flight.session();
-    let key = session.add_stream(stream);
+    session.add_stream(stream);
     // Looked at after the stream is in the list: whoever ends it from here on finds it there.
-    match in_flight.may_stream(stream.kind) {
-        Ok(()) => Ok(key),
-        Err(kind) => {
-            session.remove_stream(key);
-            Err(kind)
-        }
+    let may = in_flight.may_stream(stream.kind);
+    if may.is_err() {
+        session.remove_stream(stream);
     }
+    may
 }
 
 /// The part of a watched stream that whoever ends the session can reach.
 pub(crate) struct Stream {
+    /// In its session's list, under the list's lock.
+    pub(super) place: AtomicUsize,
     kind: StreamKind,
     state: Mutex<State>,
 }
@@ -141,7 +138,6 @@ impl Stream {
 struct Watched {
     stream: Arc<Stream>,
     session: Session,
-    key: u64,
 }
 
 impl HttpBody for Watched {
@@ -168,7 +164,7 @@ impl HttpBody for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.session.remove_stream(self.key);
+        self.session.remove_stream(&self.stream);
         drop(self.stream.close());
     }
 }
