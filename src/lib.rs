@@ -66,7 +66,7 @@
 //!
 //! * Authentication goes outside the layer, `Origin` and `Host` checks too; CORS as well, so that a browser can read a 404. Let
 //!   CORS expose `Mcp-Session-Id`.
-//! * Wrap the whole MCP endpoint, so that the layer can tell your service of ends that it did not see; with method
+//! * Wrap the whole MCP endpoint, so that the layer can notify your service of ends that it did not see; with method
 //!   handlers under [`Router::layer`](axum::Router::layer) name it:
 //!   [`with_inner`](McpSessionLayer::with_inner).
 //! * An MCP service with an idle time of its own needs a longer one than the layer's, or it forgets live sessions.

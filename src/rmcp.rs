@@ -11,7 +11,7 @@ use crate::{
     store::{SessionStore, StoreError, StoreErrorKind},
 };
 
-/// A [`SessionStore`] as rmcp wants one, for reading only: the layer alone writes births and ends.
+/// A [`SessionStore`] as rmcp wants one, for reading only: the layer alone creates and ends sessions.
 ///
 /// When a request reaches an rmcp service that does not hold the session, rmcp asks here for the parameters of its
 /// `initialize` and replays them. The layer in front has by then checked that the session is live and the

@@ -26,7 +26,7 @@ pub(crate) enum Answered {
 
 impl Answered {
     /// Waits, where more has to be found out.
-    pub(crate) async fn settle(self, lifecycle: &Arc<Lifecycle>) -> Response<Body> {
+    pub(crate) async fn resolve(self, lifecycle: &Arc<Lifecycle>) -> Response<Body> {
         match self {
             Self::Now(response) => response,
             Self::NotFound(response, in_flight) => {

@@ -1,4 +1,4 @@
-//! Calls to the store: bounded in time and in number, repeated while the store is away.
+//! Calls to the store: bounded in time and in number, retried while the store is away.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct BoundedStore {
     store: BoxSessionStore,
     waiting: Arc<Semaphore>,
-    /// How long a call may take, its repetitions included.
+    /// How long a call may take, its retries included.
     pub(crate) timeout: Duration,
 }
 
@@ -47,7 +47,7 @@ impl BoundedStore {
         self.store.feed()
     }
 
-    /// Without another try: it must not take effect twice.
+    /// Without a retry: it must not take effect twice.
     pub(crate) async fn create(
         &self,
         session: &Session,
@@ -63,7 +63,7 @@ impl BoundedStore {
     }
 
     pub(crate) async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
-        self.repeat("load a session", || self.store.load(id)).await
+        self.retry("load a session", || self.store.load(id)).await
     }
 
     pub(crate) async fn touch(
@@ -72,7 +72,7 @@ impl BoundedStore {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
-        self.repeat("touch a session", || self.store.touch(id, owner, idle))
+        self.retry("touch a session", || self.store.touch(id, owner, idle))
             .await
     }
 
@@ -82,7 +82,7 @@ impl BoundedStore {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
-        self.repeat("claim a session", || self.store.claim(id, owner, idle))
+        self.retry("claim a session", || self.store.claim(id, owner, idle))
             .await
     }
 
@@ -91,21 +91,21 @@ impl BoundedStore {
         id: &SessionId,
         reason: EndReason,
     ) -> Result<bool, StoreError> {
-        self.repeat("delete a session", || self.store.delete(id, reason))
+        self.retry("delete a session", || self.store.delete(id, reason))
             .await
     }
 
     /// However long it takes. For the background.
-    pub(crate) async fn load_at_last(&self, id: &SessionId) -> Option<Found> {
-        at_last(id, "load", || self.load(id)).await
+    pub(crate) async fn load_until_answered(&self, id: &SessionId) -> Option<Found> {
+        until_answered(id, "load", || self.load(id)).await
     }
 
     /// However long it takes. For the background.
-    pub(crate) async fn delete_at_last(&self, id: &SessionId, reason: EndReason) {
-        at_last(id, "delete", || self.delete(id, reason)).await;
+    pub(crate) async fn delete_until_answered(&self, id: &SessionId, reason: EndReason) {
+        until_answered(id, "delete", || self.delete(id, reason)).await;
     }
 
-    async fn repeat<T, F>(&self, doing: &'static str, call: impl Fn() -> F) -> Result<T, StoreError>
+    async fn retry<T, F>(&self, doing: &'static str, call: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
@@ -134,7 +134,7 @@ impl BoundedStore {
     }
 }
 
-async fn at_last<T, F>(id: &SessionId, doing: &'static str, call: impl Fn() -> F) -> T
+async fn until_answered<T, F>(id: &SessionId, doing: &'static str, call: impl Fn() -> F) -> T
 where
     F: Future<Output = Result<T, StoreError>>,
 {

@@ -107,7 +107,7 @@ impl Creation {
         if alive.is_draining.load(Relaxed) {
             return Err(RejectionKind::Draining);
         }
-        if alive.openings.are_closed() {
+        if alive.admission.is_closed() {
             return Err(RejectionKind::Full);
         }
         match store.touch_now(&self.spare_id, &self.owner, settings.idle) {
@@ -139,7 +139,10 @@ impl Creation {
         let (id, issuer) = match issued(response.headers()) {
             Issued::One(id) => (id, Issuer::Inner),
             Issued::None if answer == Answer::Result && self.params.is_some() => {
-                self.lifecycle.alive.openings.say_that_ids_are_issued_here();
+                self.lifecycle
+                    .alive
+                    .admission
+                    .say_that_ids_are_issued_here();
                 (self.spare_id.clone(), Issuer::Layer)
             }
             Issued::None => return response,
@@ -196,7 +199,7 @@ impl Creation {
             alive,
         } = &*self.lifecycle;
         if alive.is_draining.load(Relaxed) {
-            self.take_back(session);
+            self.roll_back(session);
             return Err(RejectionKind::Draining);
         }
         // Before the store has it: an end that is heard from here on is this one's.
@@ -205,15 +208,15 @@ impl Creation {
         match store.create(session, &terms).await {
             Ok(Created::New { left, evicted }) => {
                 if left == Some(0) && !settings.evicts {
-                    alive.openings.close();
+                    alive.admission.close();
                 }
                 if let Some(evicted) = evicted {
                     end_here(&self.lifecycle, &evicted, EndReason::Evicted);
                 }
-                if alive.openings.is_revoked(&self.owner, self.started) {
+                if alive.admission.is_revoked(&self.owner, self.started) {
                     let id = session.id().clone();
                     delete_in_background(&self.lifecycle, id, EndReason::Revoked);
-                    self.take_back(session);
+                    self.roll_back(session);
                     return Err(RejectionKind::Revoked);
                 }
                 Ok(())
@@ -226,20 +229,20 @@ impl Creation {
             Ok(Created::Full(limit)) => {
                 tracing::warn!(?limit, "no room for a session");
                 if limit == Limit::Total {
-                    alive.openings.close();
+                    alive.admission.close();
                 }
-                self.take_back(session);
+                self.roll_back(session);
                 Err(RejectionKind::Full)
             }
             Ok(Created::Revoked) => {
-                self.take_back(session);
+                self.roll_back(session);
                 Err(RejectionKind::Revoked)
             }
             Err(error) => {
                 tracing::warn!(session = %session.reference(), error = &error as &dyn std::error::Error, "could not record a session");
                 let id = session.id().clone();
                 delete_in_background(&self.lifecycle, id, EndReason::Revoked);
-                self.take_back(session);
+                self.roll_back(session);
                 Err(RejectionKind::StoreUnavailable)
             }
         }
@@ -266,8 +269,8 @@ impl Creation {
             });
         };
         let Some(in_flight) = alive.registry.insert(&found, announce) else {
-            // Somebody was faster. No 404: to a client that has no session yet that means an old server.
-            self.take_back(session);
+            // It was ended meanwhile. No 404: to a client that has no session yet that means an old server.
+            self.roll_back(session);
             return self.refuse(RejectionKind::Revoked);
         };
         let session = in_flight.session();
@@ -285,8 +288,8 @@ impl Creation {
         }
     }
 
-    /// Tells the inner service to end a session that could not be recorded.
-    fn take_back(&self, session: &Session) {
+    /// Ends a session in the inner service that could not be recorded.
+    fn roll_back(&self, session: &Session) {
         if self.lifecycle.inner_knows(session) {
             let route = Arc::clone(&self.route);
             let notifier = &self.lifecycle.alive.notifier;
@@ -321,9 +324,9 @@ fn issued(headers: &HeaderMap) -> Issued {
     }
 }
 
-/// Why a session may not be created just now, as far as this node knows.
+/// Admission control: why a session may not be created just now, as far as this node knows.
 #[derive(Default)]
-pub(super) struct Openings {
+pub(super) struct Admission {
     /// Until when no session is created because there was no room.
     closed_until: Mutex<Option<Instant>>,
     /// Whose sessions were all ended by this node lately, and when: for sessions that began to be created before.
@@ -331,8 +334,8 @@ pub(super) struct Openings {
     said_that_ids_are_issued_here: AtomicBool,
 }
 
-impl Openings {
-    fn are_closed(&self) -> bool {
+impl Admission {
+    fn is_closed(&self) -> bool {
         let closed_until = *self.closed_until.lock();
         closed_until.is_some_and(|until| Instant::now() < until)
     }

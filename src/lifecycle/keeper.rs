@@ -150,8 +150,8 @@ impl Keeper {
     fn wake(&mut self, wake: Wake) {
         match wake {
             Wake::Keep(session) => self.schedule(&session),
-            Wake::Rest(session) => {
-                session.state().rested();
+            Wake::Touch(session) => {
+                session.state().touch_taken();
                 self.at_once.push_back((session, Look::Touch));
             }
             Wake::Check(session) => {
@@ -277,8 +277,8 @@ impl Keeper {
         };
         let beat = match self.feed {
             Some(_) => lifecycle.settings.beat(),
-            // Nobody says when a session is ended elsewhere, so its streams have to ask.
-            None => lifecycle.settings.beat().min(LONGEST_DEAF),
+            // Without a feed nothing announces an end elsewhere, so the store is asked for the sake of open streams.
+            None => lifecycle.settings.beat().min(LONGEST_WITHOUT_FEED),
         };
         let jitter = u32::from(session.reference().as_bytes()[0] ^ self.salt);
         let beat = beat - beat / 4 * jitter / 256;
@@ -293,7 +293,7 @@ impl Keeper {
     }
 }
 
-/// Why a session is gone of which nobody said why.
+/// Why a session is gone, where no reason was given.
 fn reason_of(session: &Session, look: Look) -> EndReason {
     let now = times::now();
     match look {
@@ -342,4 +342,4 @@ impl Eq for Item {}
 const MAX_CALLS: usize = 64;
 const CROWDED: usize = 1024;
 const SOON: Duration = Duration::from_secs(5);
-const LONGEST_DEAF: Duration = Duration::from_secs(15);
+const LONGEST_WITHOUT_FEED: Duration = Duration::from_secs(15);

@@ -1,4 +1,4 @@
-//! How sessions are created, kept and ended, and what the inner service is told of it.
+//! How sessions are created, kept and ended, and how the inner service is notified of it.
 //!
 //! `create`, `terminate` and `keeper` are the ways into and out of a session's life; the rest is what they need. Imports
 //! `registry`, `store`, `session` and `protocol`; does not know tower.
@@ -19,8 +19,8 @@ pub(crate) use self::{
     settings::Settings,
 };
 use self::{
-    buffered::BodyBudget, create::Openings, discard::Discards, events::Events, keeper::KeeperStart,
-    notify::Notifier,
+    buffered::BodyBudget, create::Admission, discard::Discards, events::Events,
+    keeper::KeeperStart, notify::Notifier,
 };
 use crate::{
     protocol::{
@@ -62,7 +62,7 @@ pub(crate) struct Alive {
     pub(crate) background: Background,
     /// No session is created any more.
     pub(crate) is_draining: AtomicBool,
-    openings: Openings,
+    admission: Admission,
     discards: Discards,
     notifier: Notifier,
     keeper: KeeperStart,
@@ -83,7 +83,7 @@ impl Lifecycle {
                 body_budget: BodyBudget::default(),
                 background: Background::default(),
                 is_draining: AtomicBool::new(false),
-                openings: Openings::default(),
+                admission: Admission::default(),
                 discards: Discards::default(),
                 notifier: Notifier::default(),
                 keeper: KeeperStart::new(woken),

@@ -1,4 +1,4 @@
-//! Telling the inner service of sessions whose end it did not see.
+//! Notifying the inner service of sessions whose end it did not see.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     session::{Route, Session},
 };
 
-/// Sends a DELETE for each end: a few at a time, none dropped, repeated for an hour while it fails.
+/// Sends a DELETE for each end: a few at a time, none dropped, retried for an hour while it fails.
 pub(crate) struct Notifier(Arc<Semaphore>);
 
 impl Default for Notifier {
@@ -25,17 +25,17 @@ impl Default for Notifier {
 }
 
 impl Notifier {
-    /// In the background. An inner service that is gone needs no telling.
+    /// In the background. An inner service that is gone is not notified.
     pub(crate) fn notify(&self, route: Arc<Route>, id: SessionId) {
         let Ok(runtime) = Handle::try_current() else {
-            tracing::warn!(session = %id.reference(), "outside a runtime the inner service cannot be told of an end");
+            tracing::warn!(session = %id.reference(), "outside a runtime the inner service cannot be notified of a session's end");
             return;
         };
-        runtime.spawn(repeat(Arc::clone(&self.0), route, id));
+        runtime.spawn(retry(Arc::clone(&self.0), route, id));
     }
 }
 
-async fn repeat(turns: Arc<Semaphore>, route: Arc<Route>, id: SessionId) {
+async fn retry(turns: Arc<Semaphore>, route: Arc<Route>, id: SessionId) {
     let given_up = Instant::now() + LONGEST;
     let mut pause = FIRST_PAUSE;
     while Instant::now() < given_up {
@@ -49,30 +49,30 @@ async fn repeat(turns: Arc<Semaphore>, route: Arc<Route>, id: SessionId) {
         match answer.map(|answer| answer.map(|response| response.status())) {
             Ok(Ok(status)) if is_understood(status) => return,
             Ok(Ok(status)) => {
-                tracing::warn!(session = %id.reference(), %status, "the inner service refused to be told of a session's end");
+                tracing::warn!(session = %id.reference(), %status, "the inner service refused the DELETE that notifies it of a session's end");
                 if !may_change(status) {
                     return;
                 }
             }
             Ok(Err(error)) => {
-                tracing::warn!(session = %id.reference(), error = &*error as &dyn Error, "the inner service could not be told of a session's end");
+                tracing::warn!(session = %id.reference(), error = &*error as &dyn Error, "the inner service could not be notified of a session's end");
             }
             Err(_) => {
-                tracing::warn!(session = %id.reference(), "the inner service took too long to be told of a session's end");
+                tracing::warn!(session = %id.reference(), "the inner service took too long to answer the DELETE that notifies it of a session's end");
             }
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    tracing::error!(session = %id.reference(), "gave up telling the inner service of a session's end");
+    tracing::error!(session = %id.reference(), "gave up notifying the inner service of a session's end");
 }
 
 impl Lifecycle {
-    /// Tells the inner service of a session's end, once.
+    /// Notifies the inner service of a session's end, once.
     pub(crate) fn notify_inner(&self, session: &Session) {
         if self.inner_knows(session)
             && let Some(route) = session.route()
-            && session.state().tell()
+            && session.state().mark_notified()
         {
             self.alive.notifier.notify(route, session.id().clone());
         }
@@ -101,6 +101,6 @@ const MAX_AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// An inner service that fails for longer must forget the session by its own means. Without an end the ends untold
-/// would pile up.
+/// An inner service that fails for longer must forget the session by its own means. Without a bound the
+/// notifications would pile up.
 const LONGEST: Duration = Duration::from_secs(60 * 60);

@@ -1,4 +1,4 @@
-//! What a layer was told to do, with the defaults.
+//! A layer's settings and their defaults.
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ pub(crate) struct Settings {
     pub(crate) keeps_params: bool,
     pub(crate) forwards_issued: bool,
     pub(crate) ends_with_inner: bool,
-    /// What is told of ends, if not what the layer wraps.
+    /// What is notified of ends, if not what the layer wraps.
     pub(crate) upstream: Option<Arc<Upstream>>,
 }
 

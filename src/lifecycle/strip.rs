@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Removes from an answer every session id but the one that it may carry. A stray id opens a session in the inner service
-/// that nobody could ever use or end, so the inner service is told to end it, unless the store holds it live.
+/// that nobody could ever use or end, so the inner service is sent a DELETE for it, unless the store holds it live.
 pub(crate) fn strip_ids(
     lifecycle: &Arc<Lifecycle>,
     headers: &mut HeaderMap,
@@ -41,13 +41,13 @@ pub(crate) fn strip_ids(
 async fn end_strays(lifecycle: Arc<Lifecycle>, strays: Vec<SessionId>, route: Option<Arc<Route>>) {
     for id in strays {
         tracing::warn!(session = %id.reference(), "removed a session id from an answer that must not carry it");
-        if lifecycle.store.load_at_last(&id).await.is_some() {
+        if lifecycle.store.load_until_answered(&id).await.is_some() {
             continue;
         }
         match &route {
             Some(route) => lifecycle.alive.notifier.notify(Arc::clone(route), id),
             None => {
-                tracing::warn!(session = %id.reference(), "nobody knows any more how to end it in the inner service");
+                tracing::warn!(session = %id.reference(), "its route is not known any more, so it cannot be ended in the inner service");
             }
         }
     }

@@ -33,8 +33,8 @@ pub(crate) async fn terminate_as_inner(
         return response;
     }
     let session = in_flight.session();
-    // It knows, so nobody need tell it, whoever hears of this end first.
-    session.state().tell();
+    // It knows, so it is not notified, whoever hears of this end first.
+    session.state().mark_notified();
     let failed = end_for_client(lifecycle, session).await;
     // It is no longer the id of anything.
     response.headers_mut().remove(&SESSION_ID);
@@ -65,7 +65,7 @@ pub(crate) async fn inner_not_found(
     if lifecycle.settings.ends_with_inner {
         let session = in_flight.session();
         // It knows.
-        session.state().tell();
+        session.state().mark_notified();
         // The client's answer is the same whether the store has forgotten it yet or not.
         let _ = end(lifecycle, session, EndReason::InnerGone).await;
     }
@@ -106,12 +106,12 @@ pub(super) fn delete_in_background(lifecycle: &Arc<Lifecycle>, id: SessionId, re
     let reference = id.reference();
     lifecycle.alive.registry.delete_pending(&reference);
     tokio::spawn(async move {
-        lifecycle.store.delete_at_last(&id, reason).await;
+        lifecycle.store.delete_until_answered(&id, reason).await;
         lifecycle.alive.registry.delete_done(&reference);
     });
 }
 
-/// Ends what is open here of a session that the store no longer holds, and tells the inner service, which did not
+/// Ends what is open here of a session that the store no longer holds, and notifies the inner service, which did not
 /// see it.
 pub(crate) fn end_here(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndReason) {
     if let Ended::Served(session) = end_in_registry(lifecycle, reference, reason) {
@@ -133,7 +133,7 @@ fn end_in_registry(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndRea
 }
 
 fn announce(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndReason) {
-    lifecycle.alive.openings.open();
+    lifecycle.alive.admission.open();
     lifecycle.alive.events.announce(SessionEvent::Ended {
         reference: *reference,
         reason,
@@ -175,7 +175,7 @@ pub(crate) async fn revoke_all(
     let directory = directory.ok_or_else(|| unsupported("end sessions"))?;
     let alive = &lifecycle.alive;
     let before = alive.registry.sessions();
-    alive.openings.revoke(filter);
+    alive.admission.revoke(filter);
     let ended = directory.end_all(filter, EndReason::Revoked).await?;
     // An anonymous session may have become somebody's on another node, and then it was not meant.
     let is_certain = !matches!(filter, SessionFilter::Owner(owner) if owner.principal.is_none());

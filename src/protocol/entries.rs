@@ -1,10 +1,10 @@
-//! The paths that a layer is told: what can stand in the list.
+//! The list of paths to guard: what can stand in it.
 
 use std::fmt;
 
 use crate::protocol::readings::{decode, escaped, tidy};
 
-/// A path that cannot be guarded, or let out. It says why, and what to write.
+/// A path that cannot be guarded, or be an exception. It says why, and what to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidPath {
     path: String,

@@ -1,6 +1,6 @@
 //! What the Model Context Protocol says of sessions: ids, eras, headers, messages, guarded paths, refusals.
 //!
-//! Pure functions of what a request or an answer holds: no store, no clock, no task. Imports no other room.
+//! Pure functions of what a request or an answer holds: no store, no clock, no task. Imports nothing else of the crate.
 
 mod entries;
 mod era;

@@ -17,7 +17,7 @@ use crate::protocol::{
 #[derive(Clone, Debug)]
 pub struct GuardedPaths {
     guarded: Vec<String>,
-    let_out: Vec<String>,
+    exceptions: Vec<String>,
 }
 
 impl GuardedPaths {
@@ -83,11 +83,11 @@ impl GuardedPaths {
                     "",
                 ));
             }
-            let lets_out = |guarded: &String| is_below(&path, guarded.as_bytes());
-            if self.guarded.iter().any(lets_out) {
+            let is_above = |guarded: &String| is_below(&path, guarded.as_bytes());
+            if self.guarded.iter().any(is_above) {
                 return Err(InvalidPath::new(&path, "a guarded path is below it", ""));
             }
-            self.let_out.push(path);
+            self.exceptions.push(path);
         }
         Ok(self)
     }
@@ -97,7 +97,7 @@ impl GuardedPaths {
     pub(crate) fn guards(&self, path: &str) -> bool {
         let path = path.as_bytes();
         let arrives = is_below_any(&self.guarded, path);
-        match arrives && !is_below_any(&self.let_out, path) {
+        match arrives && !is_below_any(&self.exceptions, path) {
             true => true,
             false => self.covers_otherwise(path, arrives),
         }
@@ -105,14 +105,14 @@ impl GuardedPaths {
 
     /// Whether another reading says what the first one does not. Nearly all paths are plain and have no other.
     #[inline(never)]
-    fn covers_otherwise(&self, path: &[u8], is_let_out: bool) -> bool {
-        !is_plain(path) && self.covers_odd(path, is_let_out)
+    fn covers_otherwise(&self, path: &[u8], is_excepted: bool) -> bool {
+        !is_plain(path) && self.covers_odd(path, is_excepted)
     }
 
     #[cold]
-    fn covers_odd(&self, path: &[u8], is_let_out: bool) -> bool {
-        if is_let_out {
-            let disagrees = |reading: &[u8]| !is_below_any(&self.let_out, reading);
+    fn covers_odd(&self, path: &[u8], is_excepted: bool) -> bool {
+        if is_excepted {
+            let disagrees = |reading: &[u8]| !is_below_any(&self.exceptions, reading);
             return some_reading(path, |_| true, disagrees);
         }
         let arrives = |reading: &[u8]| is_below_any(&self.guarded, reading);
@@ -136,7 +136,7 @@ impl Default for GuardedPaths {
     fn default() -> Self {
         Self {
             guarded: vec![String::new()],
-            let_out: Vec::new(),
+            exceptions: Vec::new(),
         }
     }
 }

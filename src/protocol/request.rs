@@ -19,7 +19,7 @@ pub(crate) enum RequestKind<'r> {
     /// whatever they hold.
     PassModern,
     /// A legacy POST without an id where sessions are required: its body says whether a session is
-    /// to be born.
+    /// to be created.
     MaybeInitialize,
     /// A legacy POST without an id where sessions are not required: goes inward unread, without its
     /// session id header. An id in its answer makes a session.

@@ -12,7 +12,7 @@ pub(crate) use self::routes::Routes;
 use self::tombstones::{Tombstone, Tombstones};
 use crate::{
     protocol::{RejectionKind, SessionRef},
-    session::{Home, InFlight, Owner, Session, Table, Tracker, Wake, times},
+    session::{InFlight, Owner, RegistryId, Session, Table, Tracker, Wake, times},
     store::Found,
 };
 
@@ -21,7 +21,7 @@ mod tombstones;
 
 /// What one layer serves in this process. All clones of the layer share it.
 pub(crate) struct Registry {
-    home: Home,
+    id: RegistryId,
     shards: Box<[Mutex<Shard>]>,
     pub(crate) routes: Routes,
     pub(crate) tracker: Arc<Tracker>,
@@ -34,10 +34,10 @@ struct Shard {
 }
 
 impl Registry {
-    /// An empty registry, which says to the keeper what to look at.
+    /// An empty registry, which wakes the keeper for what it has to look at.
     pub(crate) fn new(keeper: mpsc::UnboundedSender<Wake>) -> Self {
         Self {
-            home: Home::new(),
+            id: RegistryId::new(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             routes: Routes::default(),
             tracker: Arc::new(Tracker::new(keeper)),
@@ -52,7 +52,7 @@ impl Registry {
     #[inline]
     pub(crate) fn enter(&self, found: Found, caller: &Owner) -> Result<InFlight, RejectionKind> {
         let before = found.session.state().begin_use();
-        if !before.is_served_by(self.home) {
+        if !before.is_served_by(self.id) {
             found.session.state().end_use();
             return self.enter_by_reference(&found, caller);
         }
@@ -94,7 +94,7 @@ impl Registry {
         Ok(InFlight::counted(session, &self.tracker, is_claimed))
     }
 
-    /// Serves a session that has been created, and tells of it before anybody can hear of its end. `None` if it has been
+    /// Serves a session that has been created, and announces it before anybody can hear of its end. `None` if it has been
     /// ended already.
     pub(crate) fn insert(&self, found: &Found, announce: impl FnOnce()) -> Option<InFlight> {
         let reference = found.session.reference();
@@ -111,10 +111,10 @@ impl Registry {
 
     fn serve(&self, shard: &mut Shard, found: &Found) -> Session {
         let mut session = found.session.clone();
-        if !session.state().settle(self.home) {
+        if !session.state().assign(self.id) {
             // Another layer in this process shares the store.
             session = session.twin();
-            session.state().settle(self.home);
+            session.state().assign(self.id);
         }
         self.note_times(&session, found);
         let reference = session.reference();
@@ -136,7 +136,7 @@ impl Registry {
         self.shard(reference).tombstones.remove(reference);
     }
 
-    /// Ends a session on this node, once, and tells of it.
+    /// Ends a session on this node, once, and announces it.
     pub(crate) fn end(&self, reference: &SessionRef, announce: impl FnOnce()) -> Ended {
         let session = {
             let mut shard = self.shard(reference);
@@ -161,7 +161,7 @@ impl Registry {
         }
     }
 
-    /// As [`end`](Self::end), for ends heard from elsewhere: nothing is told of sessions that this node never served, and
+    /// As [`end`](Self::end), for ends heard from elsewhere: none is announced of sessions that this node never served, and
     /// a look-up under way must not let one in.
     pub(crate) fn end_heard(&self, reference: &SessionRef, announce: impl FnOnce()) -> Ended {
         {

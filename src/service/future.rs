@@ -143,7 +143,7 @@ where
                     let in_flight = in_flight.take().expect("polled after completion");
                     match answer_on_session(lifecycle, response, in_flight, *kind) {
                         Answered::Now(response) => return Poll::Ready(Ok(response)),
-                        answered => Self::settle(answered, Arc::clone(lifecycle)),
+                        answered => Self::resolve(answered, Arc::clone(lifecycle)),
                     }
                 }
                 StateProjection::Refused { response } => {
@@ -157,11 +157,11 @@ where
     }
 
     #[cold]
-    fn settle(answered: Answered, lifecycle: Arc<Lifecycle>) -> Self {
+    fn resolve(answered: Answered, lifecycle: Arc<Lifecycle>) -> Self {
         Self::Waiting {
             _counted: lifecycle.alive.registry.tracker.begin(),
             lifecycle: Arc::clone(&lifecycle),
-            future: Box::pin(async move { Ok(answered.settle(&lifecycle).await) }),
+            future: Box::pin(async move { Ok(answered.resolve(&lifecycle).await) }),
         }
     }
 }

@@ -52,8 +52,23 @@ impl McpSessionLayer {
 
     /// Guards these paths and all below them; requests to others pass untouched. Default: all paths.
     ///
-    /// Needed where the layer is put on a whole app. `/mcp` means `/mcp`, `/mcp/` and `/mcp/x`, not `/mcpx`, however
-    /// the request spells it (percent-encoded, with doubled slashes or dots); in doubt a path is guarded.
+    /// Needed where the layer is put on a whole app. `/mcp` means `/mcp`, `/mcp/` and `/mcp/x`, not `/mcpx`. With
+    /// [`GuardedPaths`] a path below can be let out:
+    ///
+    /// ```
+    /// # use mcp_session_layer::{GuardedPaths, McpSessionLayer, MemoryStore};
+    /// let layer = McpSessionLayer::new(MemoryStore::new())
+    ///     .with_paths(GuardedPaths::new(["/mcp"]).except(["/mcp/health"]));
+    /// ```
+    ///
+    /// A request is guarded if some reader in use arrives at a guarded path: one that decodes its path once or twice,
+    /// merges slashes, resolves dots, cuts parameters, or does several of these. What the layer sees as `/x/%2e%2e/mcp` may
+    /// be `/mcp` to a router behind it.
+    ///
+    /// # Panics
+    ///
+    /// On a path that no request has, such as `mcp`, `/mcp?x` or `/{name}`, and says what to write instead. For paths that
+    /// are not known at compile time there is [`GuardedPaths::try_new`].
     #[must_use]
     #[track_caller]
     pub fn with_paths(self, paths: impl Into<GuardedPaths>) -> Self {
@@ -91,18 +106,18 @@ impl McpSessionLayer {
         self.with(|settings| settings.principal = Some(Arc::new(principal)))
     }
 
-    /// Lets a session that was born without a principal be taken over, once, by the first principal that uses it.
-    /// Default: a session born anonymous is lost at login.
+    /// Lets an anonymous session be claimed, once, by the first principal that uses it.
+    /// Default: an anonymous session is lost at login.
     ///
     /// For services that let clients `initialize` anonymously and ask for a login later. Streams opened before the
-    /// login are ended. Until the login, whoever holds the id can take the session over.
+    /// login are ended. Until the login, whoever holds the id can claim the session.
     #[must_use]
     pub fn with_claim_on_login(self) -> Self {
         self.with(|settings| settings.claims = true)
     }
 
     /// How long a session may be idle: without a request being answered and without an open stream. Default: 1 hour; at
-    /// least 1 second. A session without any request since its birth lives 5 minutes at most.
+    /// least 1 second. A session without any request since its creation lives 5 minutes at most.
     #[must_use]
     pub fn with_idle_timeout(self, idle: Duration) -> Self {
         let idle = idle.max(SHORTEST_IDLE);
@@ -123,7 +138,8 @@ impl McpSessionLayer {
         self.with(|settings| settings.total = sessions)
     }
 
-    /// How many sessions one principal may have. Default: no limit. Nobody is not a principal.
+    /// How many sessions one principal may have. Default: no limit. Anonymous sessions do
+    /// not count.
     #[must_use]
     pub fn with_max_sessions_per_principal(self, sessions: NonZeroU64) -> Self {
         self.with(|settings| settings.per_principal = Some(sessions))

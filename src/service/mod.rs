@@ -1,6 +1,6 @@
 //! The tower layer, its service and its response future.
 //!
-//! The only room that knows tower. A request that needs no waiting is served here with no allocation; one that does is a
+//! All that knows tower is here. A request that needs no waiting is served here with no allocation; one that does is a
 //! boxed future of `waiting`. Imports everything below: `lifecycle`, `registry`, `store`, `session`, `protocol`; and
 //! `handle`, which the layer gives out.
 
@@ -185,7 +185,7 @@ impl<S> McpSessionService<S> {
         if parts.method == Method::DELETE {
             return self.wait(parts, body, |call| call.forward(in_flight));
         }
-        let_in(lifecycle, &in_flight, &mut parts, digest, &self.upstream);
+        prepare(lifecycle, &in_flight, &mut parts, digest, &self.upstream);
         State::Forward {
             kind: StreamKind::of(&parts.method),
             inner: self.inner.call(Request::from_parts(parts, body)),
@@ -238,7 +238,7 @@ impl<S> McpSessionService<S> {
 
 /// Prepares a request on a live session for the inner service.
 #[inline]
-fn let_in(
+fn prepare(
     lifecycle: &Lifecycle,
     in_flight: &InFlight,
     parts: &mut Parts,

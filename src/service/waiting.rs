@@ -130,7 +130,7 @@ impl<S: Inner> Call<S> {
     ) -> Result<Response<Body>, S::Failure> {
         let digest = self.digest();
         let upstream = &self.upstream;
-        super::let_in(
+        super::prepare(
             &self.lifecycle,
             &in_flight,
             &mut self.parts,
@@ -144,7 +144,7 @@ impl<S: Inner> Call<S> {
         let request = Request::from_parts(self.parts, self.body);
         let response = self.inner.send(request).await?;
         let answered = answer_on_session(&self.lifecycle, response, in_flight, kind);
-        Ok(answered.settle(&self.lifecycle).await)
+        Ok(answered.resolve(&self.lifecycle).await)
     }
 
     /// Serves a DELETE on a live session, to its end although the client hangs up.

@@ -87,10 +87,10 @@ impl Drop for InFlight {
         if self.has_waited
             && before.uses() == 1
             && !before.has_ended()
-            && self.tracker.is_late(&self.session)
-            && self.session.state().ask_for_rest()
+            && self.tracker.needs_touch(&self.session)
+            && self.session.state().ask_for_touch()
         {
-            self.tracker.wake(Wake::Rest(self.session.clone()));
+            self.tracker.wake(Wake::Touch(self.session.clone()));
         }
     }
 }
@@ -119,8 +119,8 @@ impl StreamKind {
 pub(crate) enum Wake {
     /// A session that this node serves from now on.
     Keep(Session),
-    /// Its last use ended just now: its idle time starts now.
-    Rest(Session),
+    /// Its last use ended just now: a touch starts its idle time.
+    Touch(Session),
     /// It may have been ended elsewhere just now.
     Check(Session),
 }
@@ -133,8 +133,8 @@ pub(crate) struct Tracker {
     /// The time for answers in flight is up.
     is_cut: AtomicBool,
     waiters: Mutex<Slab<Waker>>,
-    /// A use that ends with less idle time left than this has the idle time counted anew.
-    rest_below: AtomicU64,
+    /// A use that ends with less idle time left than this asks for a touch.
+    touch_below: AtomicU64,
     keeper: mpsc::UnboundedSender<Wake>,
 }
 
@@ -145,7 +145,7 @@ impl Tracker {
             is_closing: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             waiters: Mutex::default(),
-            rest_below: AtomicU64::new(0),
+            touch_below: AtomicU64::new(0),
             keeper,
         }
     }
@@ -154,7 +154,7 @@ impl Tracker {
     pub(crate) fn set_idle(&self, idle: Duration) {
         // Short beside the idle time: what the touch that a use began with says is nearly the same.
         let short = (idle / 64).clamp(Duration::from_millis(50), Duration::from_secs(10));
-        self.rest_below
+        self.touch_below
             .store(ticks(idle.saturating_sub(short)), SeqCst);
     }
 
@@ -209,10 +209,10 @@ impl Tracker {
         self.is_cut() || kind == StreamKind::Standing && self.is_closing.load(SeqCst)
     }
 
-    fn is_late(&self, session: &Session) -> bool {
+    fn needs_touch(&self, session: &Session) -> bool {
         let until: Tick = session.times().until();
         until < session.times().end_of_life()
-            && until.saturating_sub(times::now()) < self.rest_below.load(SeqCst)
+            && until.saturating_sub(times::now()) < self.touch_below.load(SeqCst)
     }
 }
 

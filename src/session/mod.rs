@@ -29,7 +29,7 @@ pub(crate) mod times;
 pub(crate) use self::{
     in_flight::{Counted, CutWaiter, InFlight, StreamKind, Tracker, Wake},
     route::{Route, Upstream},
-    state::{Home, State},
+    state::{RegistryId, State},
     stream::{Stream, watch},
     table::Table,
     times::Times,
@@ -188,8 +188,8 @@ impl Session {
         Self::new(self.0.id.clone(), self.record())
     }
 
-    /// Makes an anonymous session this owner's, for good, and ends the streams that were opened before: what nobody
-    /// opened is not the new owner's. `false` if it is another's.
+    /// Makes an anonymous session this owner's, for good, and ends the streams that were opened before: what was
+    /// opened anonymously is not the new owner's. `false` if it is another's.
     pub(crate) fn claim(&self, owner: &Owner) -> bool {
         if self.owner() == owner {
             return true;

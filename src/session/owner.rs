@@ -2,10 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-/// Whom a session belongs to. Fixed at birth and compared, both ways, on every request.
+/// Whom a session belongs to. Fixed when the session is created and compared, both ways, on every request.
 ///
-/// `None` is nobody: a session that was born without a principal is not a logged-in user's, nor the
-/// other way round.
+/// Without a principal it is anonymous: such a session is not a logged-in user's, nor the other way round.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Owner {
     /// The guarded service, so that several can share a store.

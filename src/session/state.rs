@@ -6,24 +6,24 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 #[derive(Debug, Default)]
 pub(crate) struct State(AtomicU64);
 
-/// The word as it was at one moment.
+/// The word as it was when it was read.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Moment(u64);
+pub(crate) struct Snapshot(u64);
 
-/// A registry's number. A session that is served by one is found there without a look-up.
+/// A registry's number in this process. A session that carries it needs no look-up in that registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Home(u64);
+pub(crate) struct RegistryId(u64);
 
-impl Home {
+impl RegistryId {
     /// A number that no other registry of this process has; none, if they are used up.
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, SeqCst);
-        Self(if number < 1 << HOME_BITS { number } else { 0 })
+        Self(if number < 1 << ID_BITS { number } else { 0 })
     }
 }
 
-impl Moment {
+impl Snapshot {
     pub(crate) fn has_ended(self) -> bool {
         self.0 & ENDED != 0
     }
@@ -38,24 +38,24 @@ impl Moment {
     }
 
     /// Whether this registry serves the session, and it has not ended.
-    pub(crate) fn is_served_by(self, home: Home) -> bool {
-        self.0 & !USES & !(RESTING | TOLD | KEPT) == home.0 << HOME_AT && home.0 != 0
+    pub(crate) fn is_served_by(self, registry: RegistryId) -> bool {
+        self.0 & !USES & !(TOUCH_ASKED | NOTIFIED | KEPT) == registry.0 << ID_AT && registry.0 != 0
     }
 }
 
 impl State {
-    pub(crate) fn now(&self) -> Moment {
-        Moment(self.0.load(SeqCst))
+    pub(crate) fn now(&self) -> Snapshot {
+        Snapshot(self.0.load(SeqCst))
     }
 
     /// Counts a use, and answers what was before.
-    pub(crate) fn begin_use(&self) -> Moment {
-        Moment(self.0.fetch_add(1, SeqCst))
+    pub(crate) fn begin_use(&self) -> Snapshot {
+        Snapshot(self.0.fetch_add(1, SeqCst))
     }
 
     /// Counts one use less, and answers what was before.
-    pub(crate) fn end_use(&self) -> Moment {
-        Moment(self.0.fetch_sub(1, SeqCst))
+    pub(crate) fn end_use(&self) -> Snapshot {
+        Snapshot(self.0.fetch_sub(1, SeqCst))
     }
 
     /// Says that it has ended. `false` if it had before.
@@ -63,26 +63,26 @@ impl State {
         self.0.fetch_or(ENDED, SeqCst) & ENDED == 0
     }
 
-    /// Makes a registry its home, unless it has one.
-    pub(crate) fn settle(&self, home: Home) -> bool {
+    /// Assigns it to a registry, unless it has one.
+    pub(crate) fn assign(&self, registry: RegistryId) -> bool {
         let settled = self.0.fetch_update(SeqCst, SeqCst, |word| {
-            (word >> HOME_AT == 0).then_some(word | home.0 << HOME_AT)
+            (word >> ID_AT == 0).then_some(word | registry.0 << ID_AT)
         });
         settled.is_ok()
     }
 
-    /// Says that its idle time should be counted anew. `false` if that has been said and not been done.
-    pub(crate) fn ask_for_rest(&self) -> bool {
-        self.0.fetch_or(RESTING, SeqCst) & RESTING == 0
+    /// Asks for a touch, so that its idle time starts anew. `false` if one has been asked for and not been taken up.
+    pub(crate) fn ask_for_touch(&self) -> bool {
+        self.0.fetch_or(TOUCH_ASKED, SeqCst) & TOUCH_ASKED == 0
     }
 
-    pub(crate) fn rested(&self) {
-        self.0.fetch_and(!RESTING, SeqCst);
+    pub(crate) fn touch_taken(&self) {
+        self.0.fetch_and(!TOUCH_ASKED, SeqCst);
     }
 
-    /// Says that the inner service knows of its end. `false` if it did before.
-    pub(crate) fn tell(&self) -> bool {
-        self.0.fetch_or(TOLD, SeqCst) & TOLD == 0
+    /// Says that the inner service knows of its end, or is being notified. `false` if that was said before.
+    pub(crate) fn mark_notified(&self) -> bool {
+        self.0.fetch_or(NOTIFIED, SeqCst) & NOTIFIED == 0
     }
 
     /// Says that it is in a store's table. `false` if it was before.
@@ -98,35 +98,35 @@ impl State {
 
 const USES: u64 = (1 << 32) - 1;
 const ENDED: u64 = 1 << 32;
-const RESTING: u64 = 1 << 33;
-const TOLD: u64 = 1 << 34;
+const TOUCH_ASKED: u64 = 1 << 33;
+const NOTIFIED: u64 = 1 << 34;
 const KEPT: u64 = 1 << 35;
-const HOME_AT: u32 = 40;
-const HOME_BITS: u32 = 64 - HOME_AT;
+const ID_AT: u32 = 40;
+const ID_BITS: u32 = 64 - ID_AT;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_session_is_served_by_the_registry_that_it_settled_in_until_it_ends() {
-        let (state, home, other) = (State::default(), Home::new(), Home::new());
-        assert!(!state.now().is_served_by(home));
-        assert!(state.settle(home) && !state.settle(other));
+    fn a_session_is_served_by_the_registry_that_it_was_assigned_to_until_it_ends() {
+        let (state, registry, other) = (State::default(), RegistryId::new(), RegistryId::new());
+        assert!(!state.now().is_served_by(registry));
+        assert!(state.assign(registry) && !state.assign(other));
         state.begin_use();
         state.keep();
-        state.ask_for_rest();
+        state.ask_for_touch();
         let now = state.now();
-        assert!(now.is_served_by(home) && !now.is_served_by(other));
+        assert!(now.is_served_by(registry) && !now.is_served_by(other));
         assert_eq!(now.uses(), 1);
         assert!(state.end() && !state.end());
-        assert!(!state.now().is_served_by(home));
+        assert!(!state.now().is_served_by(registry));
         assert_eq!(state.end_use().uses(), 1);
     }
 
     #[test]
     fn without_a_number_a_registry_serves_nothing_without_a_look_up() {
         let state = State::default();
-        assert!(!state.now().is_served_by(Home(0)));
+        assert!(!state.now().is_served_by(RegistryId(0)));
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn between(from: Tick, to: Tick) -> Duration {
     Duration::from_nanos(to.saturating_sub(from))
 }
 
-/// A session's times. In the memory store they decide; elsewhere they are what this node was told last, and never too
+/// A session's times. In the memory store they decide; elsewhere they are what the store answered last, and never too
 /// late.
 #[derive(Debug)]
 pub(crate) struct Times {

@@ -45,7 +45,7 @@ pub enum RejectionKind {
     StoreUnavailable,
     /// There is no room for one more session, in all or for this principal. 503.
     Full,
-    /// All sessions of this owner were ended while this one was being born. 503.
+    /// All sessions of this owner were ended while this one was being created. 503.
     Revoked,
     /// This process opens no more sessions, for it is about to stop. 503.
     Draining,
