@@ -177,13 +177,42 @@ async fn each_verb_is_one_statement() {
     let before = settled().await;
     store.load(id).await.unwrap();
     assert_eq!(settled().await - before, 1, "load");
+    // A look, which finds that it is due, and the update, which decides.
     store.touch(id, owner, LONG).await.unwrap();
-    assert_eq!(settled().await - before, 2, "touch");
+    assert_eq!(settled().await - before, 3, "first touch");
+    store.touch(id, owner, LONG).await.unwrap();
+    assert_eq!(settled().await - before, 4, "touch");
     store.claim(id, owner, LONG).await.unwrap();
-    assert_eq!(settled().await - before, 3, "claim");
+    assert_eq!(settled().await - before, 5, "claim");
     store.delete(id, EndReason::Deleted).await.unwrap();
-    assert_eq!(settled().await - before, 4, "delete");
+    assert_eq!(settled().await - before, 6, "delete");
     assert!(logged(id.expose()).is_empty(), "an id is in no statement");
+}
+
+/// A touch that finds the idle time left writes nothing, and waits for no writer.
+#[tokio::test]
+async fn a_touch_that_is_not_due_writes_nothing() {
+    let file = File::new();
+    let store = file.store().await;
+    let one = SqlitePoolOptions::new().max_connections(1);
+    let observer = one.connect_with(file.options()).await.unwrap();
+    // It changes with every commit of another connection.
+    let version = async |_: &Session| {
+        let version = "pragma data_version";
+        let version = sqlx::query_scalar::<_, i64>(version).fetch_one(&observer);
+        version.await.unwrap().to_string()
+    };
+    sql::only_touches_that_are_due_are_written(&store, version).await;
+
+    let session = session();
+    store.create(&session, &terms()).await.unwrap();
+    let (id, owner) = (session.id(), session.owner());
+    store.touch(id, owner, LONG).await.unwrap();
+    let other = pool(file.options()).await;
+    let lock = other.begin_with("begin immediate").await.unwrap();
+    let touched = tokio::time::timeout(Duration::from_secs(1), store.touch(id, owner, LONG));
+    assert!(touched.await.expect("does not wait").unwrap().is_some());
+    lock.rollback().await.unwrap();
 }
 
 /// A touch rewrites its row; the parameters must not be in it, and go when it goes.
@@ -397,7 +426,7 @@ async fn expired_rows_are_swept_in_batches_and_after_errors() {
 
     let copies = "insert into mcp_sessions
         select randomblob(32), scope, principal, by_layer, client_name, client_version, protocol_version,
-            born, touched, used, 0, ends
+            born, latest_touch, used, 0, ends
         from mcp_sessions, (
             with recursive n(i) as (values (1) union all select i + 1 from n where i < 1500) select i from n
         );

@@ -18,12 +18,14 @@ begin
       protocol_version  bytea,
       initialize_params bytea,
       born              timestamptz not null,
-      touched           timestamptz not null,
+      -- No touch was later. Until then touches need not write, so it is up to a sixteenth of the idle time after the
+      -- last one that did.
+      latest_touch      timestamptz not null,
       used              boolean     not null, -- whether it was touched since its birth
       expires           timestamptz not null,
       ends              timestamptz           -- null: no absolute life
     )
-    -- Every request changes touched and expires. So neither is indexed, and each page keeps some room: PostgreSQL then
+    -- A touch changes latest_touch and expires. So neither is indexed, and each page keeps some room: PostgreSQL then
     -- does it within the page and leaves the indexes alone (HOT). Initialize parameters over 2 kB it keeps beside the
     -- row (TOAST), where a change of the row does not copy them.
     with (fillfactor = 70);

@@ -14,7 +14,9 @@ create table if not exists "mcp_sessions" (
   protocol_version blob,
   -- Times are milliseconds since 1970.
   born             integer not null,
-  touched          integer not null,
+  -- No touch was later. Until then touches need not write, so it is up to a sixteenth of the idle time after the last
+  -- one that did.
+  latest_touch     integer not null,
   used             integer not null, -- whether it was touched since its birth
   expires          integer not null,
   ends             integer           -- null: no absolute life

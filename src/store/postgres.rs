@@ -126,11 +126,8 @@ impl PostgresStore {
                 "select {COLUMNS}, initialize_params from \"mcp_sessions\"
                 where reference = $1 and expires > clock_timestamp()"
             ))),
-            touch: table.sql(&extend("used = true", "principal is not distinct from $3")),
-            claim: table.sql(&extend(
-                "used = true, principal = $3",
-                "(principal is null or principal = $3)",
-            )),
+            touch: table.sql(&touch()),
+            claim: table.sql(&claim()),
             delete: table.sql(&end("reference = $1", "$2")),
             rooms: Rooms::default(),
             listener: Mutex::default(),
@@ -213,6 +210,7 @@ impl PostgresStore {
             .bind(sql::scope(&owner.scope))
             .bind(sql::principal(owner))
             .bind(micros(idle))
+            .bind(micros(sql::grace(idle)))
             .fetch_optional(&mut *held)
             .await;
         Ok(held.done(found)?.map(|stored| stored.found(id)))
@@ -444,15 +442,35 @@ impl fmt::Debug for PostgresStore {
     }
 }
 
-/// A statement that extends the sessions of this condition.
-fn extend(set: &str, condition: &str) -> String {
-    // clock_timestamp(), not now(): a statement that has waited for the row must not wake a session that expired
-    // while it waited.
+/// A statement that reads a session, and writes the touch only if it is due.
+///
+/// Whether it is due is decided once, on the row as it was when the statement began. If it is, the update alone
+/// answers, which after waiting for the row looks at what became of it meanwhile.
+fn touch() -> String {
+    let condition = "reference = $1 and scope = $2 and principal is not distinct from $3";
     format!(
-        "update \"mcp_sessions\" set {set}, touched = clock_timestamp(), expires = greatest(
-            expires, least(clock_timestamp() + $4::bigint * interval '1 microsecond', ends)
+        "with seen as materialized (
+            select {COLUMNS}, not used or latest_touch <= clock_timestamp() or expires < clock_timestamp() + {IDLE}
+                as is_due
+            from \"mcp_sessions\" where {condition} and expires > clock_timestamp()
+        ),
+        written as (
+            update \"mcp_sessions\" set {EXTENDED} from (select from seen where is_due) as due
+            where {condition} and expires > clock_timestamp()
+            returning {COLUMNS}
         )
-        where reference = $1 and scope = $2 and {condition} and expires > clock_timestamp()
+        select *, null::bytea as initialize_params from written
+        union all
+        select {NAMES}, null from seen where not is_due"
+    )
+}
+
+/// A statement that changes the owner, and always extends.
+fn claim() -> String {
+    format!(
+        "update \"mcp_sessions\" set principal = $3, {EXTENDED}
+        where reference = $1 and scope = $2 and (principal is null or principal = $3)
+            and expires > clock_timestamp()
         returning {COLUMNS}, null::bytea as initialize_params"
     )
 }
@@ -547,6 +565,21 @@ const COLUMNS: &str = "
     (extract(epoch from clock_timestamp() - born) * 1000000)::bigint as age,
     (extract(epoch from expires - clock_timestamp()) * 1000000)::bigint as idle_left,
     (extract(epoch from ends - clock_timestamp()) * 1000000)::bigint as life_left";
+
+/// The names of [`COLUMNS`].
+const NAMES: &str = "
+    reference, scope, principal, by_layer, client_name, client_version, protocol_version, age, idle_left, life_left";
+
+const IDLE: &str = "$4::bigint * interval '1 microsecond'";
+
+/// What a touch writes. clock_timestamp(), not now(): a statement that has waited for the row must not wake a session
+/// that expired while it waited.
+const EXTENDED: &str = "
+    used = true,
+    latest_touch = greatest(latest_touch, clock_timestamp() + $5::bigint * interval '1 microsecond'),
+    expires = greatest(
+        expires, least(clock_timestamp() + ($4::bigint + $5::bigint) * interval '1 microsecond', ends)
+    )";
 
 /// A reference as [`SessionRef`] writes it.
 const NAME: &str = "translate(rtrim(encode(reference, 'base64'), '='), '+/', '-_')";

@@ -151,6 +151,11 @@ pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.min(FOR_EVER).as_micros()).expect("it was bounded")
 }
 
+/// How much more than the idle time a touch grants, and so for how long after it others need not be written.
+pub(super) fn grace(idle: Duration) -> Duration {
+    idle / 16
+}
+
 fn duration(micros: i64) -> Duration {
     Duration::from_micros(micros.try_into().unwrap_or_default())
 }

@@ -74,6 +74,7 @@ struct Inner {
     pool: SqlitePool,
     table: Table,
     load: SqlStr,
+    fresh: SqlStr,
     touch: SqlStr,
     claim: SqlStr,
     ends: broadcast::Sender<FeedEvent>,
@@ -102,6 +103,11 @@ impl SqliteStore {
                 "select {COLUMNS}, initialize_params
                 from \"mcp_sessions\" left join \"mcp_sessions_params\" using (reference)
                 where reference = ?1 and expires > {NOW}"
+            )),
+            fresh: table.sql(&format!(
+                "select {COLUMNS}, null as initialize_params from \"mcp_sessions\"
+                where reference = ?1 and scope = ?2 and principal is ?3
+                    and used and latest_touch > {NOW} and expires >= {NOW} + ?4 and expires > {NOW}"
             )),
             touch: table.sql(&extend("used = true", "principal is ?3")),
             claim: table.sql(&extend(
@@ -181,6 +187,7 @@ impl SqliteStore {
             .bind(sql::scope(&owner.scope))
             .bind(sql::principal(owner))
             .bind(millis(idle))
+            .bind(millis(sql::grace(idle)))
             // Not `fetch_optional`, which leaves before the change is committed.
             .fetch_all(&self.0.pool)
             .await;
@@ -278,6 +285,18 @@ impl SessionStore for SqliteStore {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
+        // A look takes no lock, and mostly finds that there is nothing to write. If it does not, the update alone
+        // answers.
+        let fresh = sqlx::query_as::<_, Stored>(self.0.fresh.clone())
+            .bind(&id.reference().as_bytes()[..])
+            .bind(sql::scope(&owner.scope))
+            .bind(sql::principal(owner))
+            .bind(millis(idle))
+            .fetch_optional(&self.0.pool)
+            .await;
+        if let Some(stored) = fresh.map_err(failed("touch a session"))? {
+            return Ok(Some(stored.found(id)));
+        }
         self.extend((&self.0.touch, "touch a session"), id, owner, idle)
             .await
     }
@@ -394,8 +413,8 @@ async fn finished<T: Send + 'static>(
 /// A statement that extends the sessions of this condition.
 fn extend(set: &str, condition: &str) -> String {
     format!(
-        "update \"mcp_sessions\" set {set}, touched = {NOW}, expires = max(
-            expires, min({NOW} + ?4, coalesce(ends, {NOW} + ?4))
+        "update \"mcp_sessions\" set {set}, latest_touch = max(latest_touch, {NOW} + ?5), expires = max(
+            expires, min({NOW} + ?4 + ?5, coalesce(ends, {NOW} + ?4 + ?5))
         )
         where reference = ?1 and scope = ?2 and {condition} and expires > {NOW}
         returning {COLUMNS}, null as initialize_params"

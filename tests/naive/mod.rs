@@ -64,6 +64,7 @@ pub(crate) enum Defect {
     ExpiresAnInstantLate,
     ExpiresEarly,
     FeedIsSilent,
+    ForgetsSkippedTouches,
     IdsIgnoreCase,
     LifeEndsNobody,
     LimitsInTwoSteps,
@@ -78,6 +79,7 @@ pub(crate) enum Defect {
     RefusedAreKept,
     RevokedEvicts,
     ScopeIsIgnored,
+    SkipsTooManyTouches,
     StrangersExtend,
     TouchDoesNotExtend,
     TouchIgnoresTheOwner,
@@ -186,7 +188,13 @@ impl NaiveStore {
 
     fn extend(&self, row: &mut Row, idle: Duration) {
         let now = Instant::now();
-        row.touched = Some(now);
+        let is_within = |time| row.touched.is_some_and(|touched| now < touched + time);
+        if self.has(SkipsTooManyTouches) && is_within(idle / 4) {
+            return;
+        }
+        if !(self.has(ForgetsSkippedTouches) && is_within(idle / 16)) {
+            row.touched = Some(now);
+        }
         if self.has(TouchDoesNotExtend) {
             return;
         }
@@ -324,7 +332,8 @@ impl NaiveStore {
         let mut revoked = state.revoked.iter();
         !self.has(EndAllIgnoresBegun)
             && revoked.any(|(filter, ended)| {
-                filter.includes(owner) && (started_ago > ended.elapsed() || self.has(EndAllIsForEver))
+                filter.includes(owner)
+                    && (started_ago > ended.elapsed() || self.has(EndAllIsForEver))
             })
     }
 
@@ -402,7 +411,7 @@ impl NaiveStore {
                 parsed.map_or(params, |value: serde_json::Value| value.to_string().into())
             });
         }
-        session.with_record(record)
+        Session::new(session.id().clone(), record)
     }
 }
 
@@ -599,7 +608,7 @@ impl SessionStore for NaiveStore {
                 let mut record = row.session.record();
                 record.owner = owner.clone();
                 if !self.has(ClaimKeepsTheOwner) {
-                    row.session = row.session.with_record(record);
+                    row.session = Session::new(row.session.id().clone(), record);
                 }
                 if !self.has(ClaimDoesNotExtend) {
                     self.extend(row, idle);

@@ -186,6 +186,12 @@ pub(super) fn terms_of_idle(idle: Duration) -> Terms {
     }
 }
 
+/// The longest time that a touch may leave: it may grant a sixteenth more than it was given, so that the next ones need
+/// not be written.
+pub(super) fn granted(idle: Duration) -> Duration {
+    idle + idle / 16
+}
+
 /// A name that nobody else has.
 pub(super) fn unique(name: &str) -> String {
     format!("{name}-{}", uuid::Uuid::new_v4())

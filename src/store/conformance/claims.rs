@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    case::{Case, LONG, RACERS, SHORT, at_once, session, terms, terms_of_idle, unique},
+    case::{Case, LONG, RACERS, SHORT, at_once, granted, session, terms, terms_of_idle, unique},
     time::ROUNDING,
 };
 use crate::{
@@ -162,7 +162,7 @@ pub async fn a_claim_extends_as_a_touch_does<S: SessionStore + Clone>(
     if case.time.surely_within(birth, SHORT) {
         let found = found.expect("a newborn can be claimed");
         assert!(
-            found.idle_left <= LONG + ROUNDING && found.idle_left + ROUNDING >= LONG,
+            found.idle_left <= granted(LONG) + ROUNDING && found.idle_left + ROUNDING >= LONG,
             "a claim leaves the idle time that it was given: {found:?}"
         );
         case.time.until_over(birth, SHORT).await;

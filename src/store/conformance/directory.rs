@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::case::{Case, LONG, RACERS, SHORT, at_once, session, terms, terms_of_idle, unique};
+use super::case::{
+    Case, LONG, RACERS, SHORT, at_once, granted, session, terms, terms_of_idle, unique,
+};
 use crate::{
     protocol::{ClientInfo, SessionId, SessionRef},
     session::{Issuer, Owner, Scope, Session, SessionRecord},
@@ -174,7 +176,7 @@ pub async fn the_expired_are_not_listed<S: SessionStore + Clone>(
     let used = case.born(&owner, &terms_of_idle(SHORT)).await;
     case.touch(&used, SHORT).await;
     let (_, last) = case.timed(case.born(&owner, &terms_of_idle(SHORT))).await;
-    case.time.until_over(last, SHORT).await;
+    case.time.until_over(last, granted(SHORT)).await;
     for filter in [
         SessionFilter::Scope(case.scope.clone()),
         SessionFilter::Owner(owner),

@@ -2,7 +2,9 @@
 
 use std::{collections::HashSet, num::NonZeroU64, time::Duration};
 
-use super::case::{Case, LONG, RACERS, SHORT, at_once, session, terms, terms_of_idle, unique};
+use super::case::{
+    Case, LONG, RACERS, SHORT, at_once, granted, session, terms, terms_of_idle, unique,
+};
 use crate::{
     session::{Issuer, Owner, Scope, Session, SessionRecord},
     store::{AtLimit, Created, EndReason, Limit, SessionStore, Terms},
@@ -184,7 +186,7 @@ pub async fn the_absent_take_no_room<S: SessionStore + Clone>(
             matches!(created, Created::Full(_)) || !case.time.surely_within(birth, SHORT),
             "{created:?}"
         );
-        case.time.until_over(birth, SHORT).await;
+        case.time.until_over(birth, granted(SHORT)).await;
         for _ in 0..3 {
             case.born(&owner, &long).await;
         }
@@ -231,9 +233,10 @@ pub async fn the_longest_untouched_is_evicted<S: SessionStore + Clone>(
     // Touched in another order than they were born.
     let [first, second, third] = [1, 2, 0].map(|i| sessions[i].clone());
     for session in [&first, &second, &third] {
-        assert!(case.touch(session, LONG).await.is_some());
+        assert!(case.touch(session, BRIEF).await.is_some());
         case.time.wait(PAUSE).await;
     }
+    case.time.wait(PAUSE).await;
     for (victim, others) in [(&first, [&second, &third]), (&second, [&third, &third])] {
         let newcomer = session(&case.nobody());
         let created = case.create(&newcomer, &limited).await;
@@ -268,7 +271,7 @@ pub async fn a_newborn_is_evicted_first<S: SessionStore + Clone>(
         case.born(&case.nobody(), &limited).await,
     ];
     for session in &used {
-        case.touch(session, LONG).await;
+        case.touch(session, BRIEF).await;
     }
     case.time.wait(PAUSE).await;
     let newborn = case.born(&case.owner("a"), &limited).await;
@@ -314,10 +317,10 @@ pub async fn a_principal_evicts_its_own<S: SessionStore + Clone>(
         ];
         let own = [case.born(&a, &limited).await, case.born(&a, &limited).await];
         for session in others.iter().chain(&own) {
-            case.touch(session, LONG).await;
+            case.touch(session, BRIEF).await;
             case.time.wait(PAUSE / 4).await;
         }
-        case.time.wait(PAUSE).await;
+        case.time.wait(PAUSE * 2).await;
         let created = case.create(&session(&a), &limited).await;
         assert_eq!(
             evicted(&created),
@@ -373,6 +376,34 @@ pub async fn one_in_use_is_not_evicted<S: SessionStore + Clone>(
         for session in [&newborn, &used] {
             assert!(case.is_live(session).await, "one in use stays");
         }
+    }
+}
+
+/// A touch counts as one, although it found so much time left that it was not written: a session that was touched
+/// within [`AtLimit::Evict`]'s `untouched` stays, however long ago the touch before that was.
+pub async fn every_touch_keeps_from_eviction<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let limited = Terms {
+        total: limit(1),
+        at_limit: evict(SHORT),
+        ..terms()
+    };
+    let used = case.born(&case.owner("a"), &limited).await;
+    assert!(case.touch(&used, LONG).await.is_some());
+    case.time.wait(SHORT * 3 / 2).await;
+    let (touched, touch) = case.timed(case.touch(&used, LONG)).await;
+    assert!(touched.is_some());
+    let created = case.create(&session(&case.owner("b")), &limited).await;
+    if case.time.surely_within(touch, SHORT) {
+        assert_eq!(
+            created,
+            Created::Full(Limit::Total),
+            "it was touched just now"
+        );
+        assert!(case.is_live(&used).await, "one in use stays");
     }
 }
 
@@ -528,6 +559,10 @@ fn limit(sessions: u64) -> Option<NonZeroU64> {
 
 /// Room for a quarter of a rush.
 const ROOM: u64 = RACERS as u64 / 4;
+
+/// An idle time of which a sixteenth, by which a store may take a touch for later than it was, is short beside
+/// [`PAUSE`]. The sessions live for longer, by the terms of their creation.
+const BRIEF: Duration = SHORT;
 
 /// Long enough that two touches have an order.
 const PAUSE: Duration = Duration::from_millis(120);

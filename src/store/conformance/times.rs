@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    case::{Case, LONG, SHORT, session, terms, terms_of_idle},
+    case::{Case, LONG, SHORT, granted, session, terms, terms_of_idle},
     time::{ROUNDING, Span},
 };
 use crate::store::{Created, EndReason, Found, Now, SessionStore, Terms};
@@ -58,13 +58,43 @@ pub async fn a_touch_extends<S: SessionStore + Clone>(store: &S, wait: impl Asyn
         }
         let touched = touched.expect("a session in use is live");
         assert!(
-            touched.idle_left <= SHORT + ROUNDING && touched.idle_left + ROUNDING >= SHORT,
+            touched.idle_left <= granted(SHORT) + ROUNDING && touched.idle_left + ROUNDING >= SHORT,
             "a touch leaves the idle time that it was given: {touched:?}"
         );
         last = touch;
     }
     case.is_live_until(&session, last, SHORT, "touched").await;
-    case.is_absent_from(&session, last, SHORT, "touched").await;
+    case.is_absent_from(&session, last, granted(SHORT), "touched")
+        .await;
+}
+
+/// However fast touches follow each other, so that most of them need not be written, each leaves the idle time that it
+/// was given, and no more than a sixteenth above it.
+pub async fn every_touch_leaves_the_idle_time<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    for idle in [SHORT, LONG] {
+        let new = case.born(&case.owner("a"), &terms_of_idle(idle)).await;
+        for _ in 0..12 {
+            let (found, touch) = case.timed(case.touch(&new, idle)).await;
+            let took = case.time.since(touch.before);
+            if took > SHORT / 2 {
+                return;
+            }
+            let found = found.expect("a session in use is live");
+            assert!(
+                found.idle_left + took + ROUNDING >= idle,
+                "a touch leaves no less than it was given: {found:?}"
+            );
+            assert!(
+                found.idle_left <= granted(idle) + ROUNDING,
+                "a touch leaves no more than a sixteenth above it: {found:?}"
+            );
+            case.time.wait(SHORT / 48).await;
+        }
+    }
 }
 
 /// A touch with a shorter idle time leaves what is left as it is.
@@ -127,7 +157,7 @@ pub async fn load_does_not_extend<S: SessionStore + Clone>(
         .await;
     case.is_absent_from(&untouched, birth, SHORT, "a newborn that is read")
         .await;
-    case.is_absent_from(&touched, touch, SHORT, "a session that is read")
+    case.is_absent_from(&touched, touch, granted(SHORT), "a session that is read")
         .await;
 }
 
@@ -181,7 +211,7 @@ pub async fn expired_is_absent_for_every_verb<S: SessionStore + Clone>(
         case.is_live_until(session, *touch, SHORT, "idle").await;
     }
     let (_, last) = born[5];
-    case.time.until_over(last, SHORT).await;
+    case.time.until_over(last, granted(SHORT)).await;
     let [touch, load, delete, now, claim, create] = [0, 1, 2, 3, 4, 5].map(|i| &born[i].0);
     let touched = case.touch(touch, LONG).await;
     assert!(touched.is_none(), "touch of an expired session");
@@ -217,7 +247,7 @@ pub async fn times_are_true<S: SessionStore + Clone>(store: &S, wait: impl Async
         ..terms()
     };
     let (session, birth) = case.timed(case.born(&case.owner("a"), &terms)).await;
-    let check = async |found: Option<Found>, since: Span, lasts: Duration, what: &str| {
+    let check = async |found: Option<Found>, since: Span, lasts: Duration, most, what: &str| {
         let found = found.expect("a live session is found");
         let least = case.time.since(birth.before);
         assert!(
@@ -230,7 +260,7 @@ pub async fn times_are_true<S: SessionStore + Clone>(store: &S, wait: impl Async
             life <= LONG + ROUNDING && life + ROUNDING >= LONG,
             "{what}: the age and the rest are its life: {found:?}"
         );
-        assert!(found.idle_left <= lasts + ROUNDING, "{what}: {found:?}");
+        assert!(found.idle_left <= most + ROUNDING, "{what}: {found:?}");
         let gone = case.time.since(since.before);
         assert!(
             found.idle_left + gone + ROUNDING >= lasts,
@@ -238,10 +268,25 @@ pub async fn times_are_true<S: SessionStore + Clone>(store: &S, wait: impl Async
         );
         found
     };
-    let first = check(case.load(&session).await, birth, LONG / 4, "newborn").await;
+    let newborn = LONG / 4;
+    let first = check(
+        case.load(&session).await,
+        birth,
+        newborn,
+        newborn,
+        "newborn",
+    )
+    .await;
     let pause = SHORT / 4;
     case.time.wait(pause).await;
-    let second = check(case.load(&session).await, birth, LONG / 4, "newborn").await;
+    let second = check(
+        case.load(&session).await,
+        birth,
+        newborn,
+        newborn,
+        "newborn",
+    )
+    .await;
     let older = |earlier: &Found, later: &Found, what: &str| {
         assert!(
             later.age + ROUNDING >= earlier.age + pause,
@@ -258,11 +303,19 @@ pub async fn times_are_true<S: SessionStore + Clone>(store: &S, wait: impl Async
         "load: the idle time runs out: {first:?}, {second:?}"
     );
     case.time.wait(pause).await;
-    let (touched, touch) = case.timed(case.touch(&session, LONG / 2)).await;
-    let third = check(touched, touch, LONG / 2, "touch").await;
+    let idle = LONG / 2;
+    let (touched, touch) = case.timed(case.touch(&session, idle)).await;
+    let third = check(touched, touch, idle, granted(idle), "touch").await;
     older(&second, &third, "touch");
     case.time.wait(pause).await;
-    let fourth = check(case.load(&session).await, touch, LONG / 2, "load").await;
+    let fourth = check(
+        case.load(&session).await,
+        touch,
+        idle,
+        granted(idle),
+        "load",
+    )
+    .await;
     older(&third, &fourth, "load after touch");
 
     let endless = case.born(&case.owner("a"), &super::case::terms()).await;
@@ -331,7 +384,7 @@ pub async fn touch_now_agrees_with_touch<S: SessionStore + Clone>(
         Now::Live(found) => {
             assert_eq!(found.session.id(), session.id());
             assert_eq!(found.session.owner(), &owner);
-            assert!(found.idle_left <= SHORT + ROUNDING, "{found:?}");
+            assert!(found.idle_left <= granted(SHORT) + ROUNDING, "{found:?}");
             assert!(
                 found.idle_left + ROUNDING >= SHORT,
                 "touch_now extends: {found:?}"
@@ -343,7 +396,7 @@ pub async fn touch_now_agrees_with_touch<S: SessionStore + Clone>(
         Now::Unknown => {}
     }
     let (_, last) = case.timed(case.touch(&session, SHORT)).await;
-    case.time.until_over(last, SHORT).await;
+    case.time.until_over(last, granted(SHORT)).await;
     let now = store.touch_now(session.id(), &owner, LONG);
     assert!(!matches!(now, Now::Live(_)), "expired: {now:?}");
 

@@ -56,8 +56,8 @@ sample as materialized (
 victim as materialized (
   select reference from "mcp_sessions"
   where reference in (select reference from sample)
-    and touched <= clock_timestamp() - $13 * interval '1 microsecond'
-  order by used, touched limit 1
+    and latest_touch <= clock_timestamp() - $13 * interval '1 microsecond'
+  order by used, latest_touch limit 1
   -- One that is being touched right now is in use.
   for update skip locked
 ),
@@ -68,7 +68,7 @@ gone as (
 born as (
   insert into "mcp_sessions" as old (
     reference, scope, principal, by_layer, client_name, client_version, protocol_version, initialize_params,
-    born, touched, used, expires, ends
+    born, latest_touch, used, expires, ends
   )
   select
     $1, $2, $3, $4, $5, $6, $7, $8,
@@ -80,7 +80,7 @@ born as (
     scope = excluded.scope, principal = excluded.principal, by_layer = excluded.by_layer,
     client_name = excluded.client_name, client_version = excluded.client_version,
     protocol_version = excluded.protocol_version, initialize_params = excluded.initialize_params,
-    born = excluded.born, touched = excluded.touched, used = excluded.used,
+    born = excluded.born, latest_touch = excluded.latest_touch, used = excluded.used,
     expires = excluded.expires, ends = excluded.ends
   -- An expired session that nobody has swept away yet is no session.
   where old.expires <= clock_timestamp()

@@ -127,7 +127,7 @@ impl Inner {
         let sample = |around: &str| {
             format!(
                 "select * from (
-                    select reference, touched, used from \"mcp_sessions\"
+                    select reference, latest_touch, used from \"mcp_sessions\"
                     where reference {around} ?1 and {own} and expires > {NOW}
                     order by reference limit 64
                 )"
@@ -136,7 +136,7 @@ impl Inner {
         let evict = format!(
             "delete from \"mcp_sessions\" where reference = (
                 select reference from ({} union all {})
-                where touched <= {NOW} - ?4 order by used, touched limit 1
+                where latest_touch <= {NOW} - ?4 order by used, latest_touch limit 1
             )
             returning reference",
             sample(">"),
@@ -173,7 +173,7 @@ impl Inner {
         let insert = format!(
             "insert into \"mcp_sessions\" (
                 reference, scope, principal, by_layer, client_name, client_version, protocol_version,
-                born, touched, used, expires, ends
+                born, latest_touch, used, expires, ends
             )
             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, {NOW}, {NOW}, false, {NOW} + ?8, {NOW} + ?9)"
         );
