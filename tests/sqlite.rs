@@ -69,6 +69,14 @@ mod contract {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn is_kept_in_a_file_that_the_store_opened() {
+        let file = File::new();
+        let store = SqliteStore::open(file.0.join("sessions.db")).await.unwrap();
+        conformance::all(&store, sleep).await;
+        conformance::limits_hold_at_once(&store, sleep).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn is_kept_boxed() {
         let file = File::new();
         conformance::all(&BoxSessionStore::new(file.store().await), sleep).await;
@@ -119,6 +127,32 @@ async fn sessions_and_ends_survive_a_restart() {
             .unwrap()
             .is_none()
     );
+}
+
+/// A store that made its file itself, with two processes in mind: one that is stopped, one that starts.
+#[tokio::test]
+async fn a_store_opens_its_file_itself() {
+    let file = File::new();
+    let path = file.0.join("sessions.db");
+    let (stays, ended) = (session(), session());
+    let first = SqliteStore::open(&path).await.unwrap();
+    for session in [&stays, &ended] {
+        first.create(session, &terms()).await.unwrap();
+    }
+    let mut feed = first.feed().unwrap();
+    assert!(first.delete(ended.id(), EndReason::Deleted).await.unwrap());
+    let heard = FeedEvent::Ended {
+        reference: *ended.reference(),
+        reason: EndReason::Deleted,
+    };
+    assert_eq!(feed.next().await, Some(heard));
+
+    let second = SqliteStore::open(&path).await.unwrap();
+    assert!(second.load(stays.id()).await.unwrap().is_some());
+    assert!(second.load(ended.id()).await.unwrap().is_none());
+    let nowhere = SqliteStore::open(file.0.join("none/sessions.db")).await;
+    let error = nowhere.expect_err("there is no such directory");
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

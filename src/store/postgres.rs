@@ -9,14 +9,15 @@ use std::{
 
 use parking_lot::Mutex;
 use sqlx::{
-    Connection as _, Error, Executor as _, FromRow as _, PgPool, Row as _, SqlStr, postgres::PgRow,
+    Connection as _, Error, Executor as _, FromRow as _, PgPool, Postgres, Row as _, SqlStr,
+    postgres::PgRow,
 };
 
 use self::{held::Held, listen::Listener, rooms::Rooms};
 use super::{
     AtLimit, BoxFuture, Created, Directory, EndReason, Feed, Found, Limit, SessionFilter,
     SessionInfo, SessionStore, StoreError, Terms,
-    sql::{self, Stored, Table, micros},
+    sql::{self, Connections, Stored, Table, micros},
 };
 use crate::{
     protocol::{SessionId, SessionRef},
@@ -91,7 +92,7 @@ mod rooms;
 pub struct PostgresStore(Arc<Inner>);
 
 struct Inner {
-    pool: PgPool,
+    connections: Connections<Postgres>,
     table: Table,
     create: SqlStr,
     load: SqlStr,
@@ -116,14 +117,14 @@ impl PostgresStore {
     /// Unless the name is 1 to 40 ASCII letters, digits and underscores. It is quoted: upper case stays upper case.
     #[must_use]
     pub fn with_table(self, name: &str) -> Self {
-        Self::on(self.0.pool.clone(), Table::new(name))
+        Self::on(self.0.connections.pool().clone(), Table::new(name))
     }
 
     fn on(pool: PgPool, table: Table) -> Self {
         Self(Arc::new(Inner {
             create: table.sql(&CREATE.replace("{name}", NAME)),
             load: table.sql(&from_primary(&format!(
-                "select {COLUMNS}, initialize_params from \"mcp_sessions\"
+                "select reference, scope, principal, initialize_params, {ANSWER} from \"mcp_sessions\"
                 where reference = $1 and expires > clock_timestamp()"
             ))),
             touch: table.sql(&touch()),
@@ -131,7 +132,7 @@ impl PostgresStore {
             delete: table.sql(&end("reference = $1", "$2")),
             rooms: Rooms::default(),
             listener: Mutex::default(),
-            pool,
+            connections: Connections::new(pool),
             table,
         }))
     }
@@ -179,7 +180,7 @@ impl PostgresStore {
     /// Sweeps now and then, and goes on after errors. Spawn it; it ends when the pool is closed. Several nodes may do
     /// so at once without waiting for each other.
     pub async fn keep_swept(self, every: Duration) {
-        while !self.0.pool.is_closed() {
+        while !self.0.connections.pool().is_closed() {
             match self.sweep().await {
                 // There may be more.
                 Ok(swept) if swept >= BATCH.unsigned_abs() => continue,
@@ -192,8 +193,8 @@ impl PostgresStore {
         }
     }
 
-    async fn hold(&self, doing: &'static str) -> Result<Held, StoreError> {
-        Held::acquire(&self.0.pool, doing).await
+    async fn hold(&self, doing: &'static str) -> Result<Held<'_>, StoreError> {
+        Held::acquire(&self.0.connections, doing).await
     }
 
     /// Touches, or claims.
@@ -204,16 +205,20 @@ impl PostgresStore {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
+        let reference = id.reference();
         let mut held = self.hold(doing).await?;
-        let found = sqlx::query_as::<_, Stored>(sql.clone())
-            .bind(&id.reference().as_bytes()[..])
+        let rows = sqlx::query(sql.clone())
+            .bind(&reference.as_bytes()[..])
             .bind(sql::scope(&owner.scope))
             .bind(sql::principal(owner))
             .bind(micros(idle))
             .bind(micros(sql::grace(idle)))
-            .fetch_optional(&mut *held)
+            // Not `fetch_optional`, which leaves before the change is committed.
+            .fetch_all(&mut *held)
             .await;
-        Ok(held.done(found)?.map(|stored| stored.found(id)))
+        let stored = |row: &PgRow| Stored::of(row, reference, owner.clone());
+        let stored = rows.and_then(|rows| rows.first().map(stored).transpose());
+        Ok(held.done(stored)?.map(|stored| stored.found(id)))
     }
 }
 
@@ -312,7 +317,7 @@ impl SessionStore for PostgresStore {
         let runtime = tokio::runtime::Handle::try_current().ok()?;
         let mut running = self.0.listener.lock();
         let listener = running.upgrade().unwrap_or_else(|| {
-            let (pool, channel) = (self.0.pool.clone(), self.0.table.name());
+            let (pool, channel) = (self.0.connections.pool().clone(), self.0.table.name());
             Arc::new(Listener::start(&runtime, pool, channel.to_owned()))
         });
         *running = Arc::downgrade(&listener);
@@ -349,7 +354,7 @@ impl Directory for PostgresStore {
     ) -> BoxFuture<'a, Result<Vec<SessionInfo>, StoreError>> {
         Box::pin(async move {
             let list = self.0.table.sql(&from_primary(&format!(
-                "select {COLUMNS}, null::bytea as initialize_params from \"mcp_sessions\"
+                "select reference, scope, principal, null::bytea as initialize_params, {ANSWER} from \"mcp_sessions\"
                 where {} and expires > clock_timestamp() and reference > $3
                 order by reference limit $4",
                 meant(filter)
@@ -447,21 +452,19 @@ impl fmt::Debug for PostgresStore {
 /// Whether it is due is decided once, on the row as it was when the statement began. If it is, the update alone
 /// answers, which after waiting for the row looks at what became of it meanwhile.
 fn touch() -> String {
-    let condition = "reference = $1 and scope = $2 and principal is not distinct from $3";
+    let live = "reference = $1 and scope = $2 and principal is not distinct from $3
+        and expires > clock_timestamp()";
     format!(
-        "with seen as materialized (
-            select {COLUMNS}, not used or latest_touch <= clock_timestamp() or expires < clock_timestamp() + {IDLE}
-                as is_due
-            from \"mcp_sessions\" where {condition} and expires > clock_timestamp()
+        "with fresh as materialized (
+            select {ANSWER} from \"mcp_sessions\"
+            where {live} and used and latest_touch > clock_timestamp()
+                and expires >= clock_timestamp() + $4::bigint * interval '1 microsecond'
         ),
         written as (
-            update \"mcp_sessions\" set {EXTENDED} from (select from seen where is_due) as due
-            where {condition} and expires > clock_timestamp()
-            returning {COLUMNS}
+            update \"mcp_sessions\" set {EXTENDED} where {live} and not exists (select from fresh)
+            returning {ANSWER}
         )
-        select *, null::bytea as initialize_params from written
-        union all
-        select {NAMES}, null from seen where not is_due"
+        select * from fresh union all select * from written"
     )
 }
 
@@ -471,7 +474,7 @@ fn claim() -> String {
         "update \"mcp_sessions\" set principal = $3, {EXTENDED}
         where reference = $1 and scope = $2 and (principal is null or principal = $3)
             and expires > clock_timestamp()
-        returning {COLUMNS}, null::bytea as initialize_params"
+        returning {ANSWER}"
     )
 }
 
@@ -560,17 +563,12 @@ fn check_primary(row: &PgRow) -> Result<(), Error> {
     }
 }
 
-const COLUMNS: &str = "
-    reference, scope, principal, by_layer, client_name, client_version, protocol_version,
-    (extract(epoch from clock_timestamp() - born) * 1000000)::bigint as age,
-    (extract(epoch from expires - clock_timestamp()) * 1000000)::bigint as idle_left,
-    (extract(epoch from ends - clock_timestamp()) * 1000000)::bigint as life_left";
-
-/// The names of [`COLUMNS`].
-const NAMES: &str = "
-    reference, scope, principal, by_layer, client_name, client_version, protocol_version, age, idle_left, life_left";
-
-const IDLE: &str = "$4::bigint * interval '1 microsecond'";
+/// What a touch answers: of a row whose key and owner are known.
+const ANSWER: &str = "
+    by_layer, client_name, client_version, protocol_version,
+    (date_part('epoch', clock_timestamp() - born) * 1000000)::bigint as age,
+    (date_part('epoch', expires - clock_timestamp()) * 1000000)::bigint as idle_left,
+    (date_part('epoch', ends - clock_timestamp()) * 1000000)::bigint as life_left";
 
 /// What a touch writes. clock_timestamp(), not now(): a statement that has waited for the row must not wake a session
 /// that expired while it waited.

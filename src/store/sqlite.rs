@@ -2,18 +2,24 @@
 
 use std::{
     fmt,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use sqlx::{Error, Row as _, SqlStr, SqlitePool, sqlite::SqliteRow};
+use sqlx::{
+    Error, Row as _, SqlStr, Sqlite, SqliteConnection, SqlitePool,
+    sqlite::{
+        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    },
+};
 use tokio::sync::broadcast;
 
 use super::{
     BoxFuture, Created, Directory, EndReason, Feed, FeedEvent, Found, SessionFilter, SessionInfo,
     SessionStore, StoreError, StoreErrorKind, Terms,
     feed::heard,
-    sql::{self, Stored, Table},
+    sql::{self, Connections, Stored, Table},
 };
 use crate::{
     protocol::{SessionId, SessionRef},
@@ -26,20 +32,10 @@ mod birth;
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use mcp_session_layer::{McpSessionLayer, SqliteStore, sqlx::sqlite::*};
+/// use mcp_session_layer::{McpSessionLayer, SqliteStore};
 ///
 /// # async fn run() -> anyhow::Result<()> {
-/// let options = SqliteConnectOptions::new()
-///     .filename("sessions.db")
-///     .create_if_missing(true)
-///     .journal_mode(SqliteJournalMode::Wal)
-///     .busy_timeout(Duration::from_secs(2));
-/// let pool = SqlitePoolOptions::new()
-///     .acquire_timeout(Duration::from_secs(2))
-///     .connect_with(options)
-///     .await?;
-/// let store = SqliteStore::new(pool);
-/// store.migrate().await?;
+/// let store = SqliteStore::open("sessions.db").await?;
 /// tokio::spawn(store.clone().keep_swept(Duration::from_secs(60)));
 /// let layer = McpSessionLayer::new(store);
 /// # let _: McpSessionLayer<SqliteStore> = layer;
@@ -47,12 +43,20 @@ mod birth;
 /// # }
 /// ```
 ///
+/// # Power cuts
+///
+/// [`open`](Self::open) uses write-ahead logging, so that readers and the writer do not wait for each other, and flushes
+/// to the disk (`synchronous = FULL`) only what ends a session or changes its owner. New sessions and touches are left
+/// to the operating system (`NORMAL`), which makes them many times cheaper. A crash of the process loses nothing. A power
+/// cut may lose the sessions created and the touches of the last moments, whose clients then start over; it never damages
+/// the file, and never brings an ended session back.
+///
 /// # Pool
 ///
-/// The pool is yours, and so are its settings. Use write-ahead logging, or readers and writers wait for each other; leave
-/// `synchronous` at `FULL`, or a power cut may bring an ended session back; keep `busy_timeout` and `acquire_timeout`
-/// below the three seconds for which the layer waits. Each connection to `:memory:` is a database of its own, so it
-/// takes a pool of exactly one connection that never expires.
+/// [`new`](Self::new) takes a pool of yours, with your settings. Use write-ahead logging there too. With `synchronous` at
+/// `NORMAL` a power cut may bring an ended session back, with `FULL` each write waits for the disk. Keep `busy_timeout`
+/// and `acquire_timeout` below the three seconds for which the layer waits. Each connection to `:memory:` is a database
+/// of its own, so it takes a pool of exactly one connection that never expires.
 ///
 /// # Tables
 ///
@@ -71,7 +75,11 @@ mod birth;
 pub struct SqliteStore(Arc<Inner>);
 
 struct Inner {
-    pool: SqlitePool,
+    readers: Connections<Sqlite>,
+    /// Of one connection, because those that wait for each other within SQLite do so by looking again and again.
+    writer: Connections<Sqlite>,
+    /// Of another, which waits for the disk: for what a power cut must not undo.
+    durable: SqlitePool,
     table: Table,
     load: SqlStr,
     fresh: SqlStr,
@@ -81,10 +89,35 @@ struct Inner {
 }
 
 impl SqliteStore {
+    /// A store in this file, in the table `mcp_sessions`. Both are made if they are not there.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened or written.
+    pub async fn open(file: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .busy_timeout(PATIENCE);
+        let pool = |connections, synchronous| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(PATIENCE)
+                .connect_lazy_with(options.clone().synchronous(synchronous))
+        };
+        let durable = pool(1, SqliteSynchronous::Full);
+        let [readers, writer] = [READERS, 1].map(|size| pool(size, SqliteSynchronous::Normal));
+        let store = Self::on(readers, writer, durable, Table::default());
+        // By the one connection of its pool, since whoever opens a file first chooses its journal alone.
+        store.migrate().await?;
+        Ok(store)
+    }
+
     /// A store in the table `mcp_sessions`. Nothing is opened until it is used.
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
-        Self::on(pool, Table::default())
+        Self::on(pool.clone(), pool.clone(), pool, Table::default())
     }
 
     /// The same in another table.
@@ -94,18 +127,20 @@ impl SqliteStore {
     /// Unless the name is 1 to 40 ASCII letters, digits and underscores.
     #[must_use]
     pub fn with_table(self, name: &str) -> Self {
-        Self::on(self.0.pool.clone(), Table::new(name))
+        let [readers, writer] =
+            [&self.0.readers, &self.0.writer].map(|connections| connections.pool().clone());
+        Self::on(readers, writer, self.0.durable.clone(), Table::new(name))
     }
 
-    fn on(pool: SqlitePool, table: Table) -> Self {
+    fn on(readers: SqlitePool, writer: SqlitePool, durable: SqlitePool, table: Table) -> Self {
         Self(Arc::new(Inner {
             load: table.sql(&format!(
-                "select {COLUMNS}, initialize_params
+                "select reference, scope, principal, initialize_params, {ANSWER}
                 from \"mcp_sessions\" left join \"mcp_sessions_params\" using (reference)
                 where reference = ?1 and expires > {NOW}"
             )),
             fresh: table.sql(&format!(
-                "select {COLUMNS}, null as initialize_params from \"mcp_sessions\"
+                "select {ANSWER} from \"mcp_sessions\"
                 where reference = ?1 and scope = ?2 and principal is ?3
                     and used and latest_touch > {NOW} and expires >= {NOW} + ?4 and expires > {NOW}"
             )),
@@ -115,7 +150,9 @@ impl SqliteStore {
                 "(principal is null or principal is ?3)",
             )),
             ends: broadcast::channel(CAPACITY).0,
-            pool,
+            readers: Connections::new(readers),
+            writer: Connections::new(writer),
+            durable,
             table,
         }))
     }
@@ -128,7 +165,7 @@ impl SqliteStore {
     pub async fn migrate(&self) -> Result<(), StoreError> {
         for migration in MIGRATIONS {
             let migration = sqlx::raw_sql(self.0.table.sql(migration));
-            let migrated = migration.execute(&self.0.pool).await;
+            let migrated = migration.execute(&self.0.durable).await;
             migrated.map_err(failed("create the tables"))?;
         }
         Ok(())
@@ -141,7 +178,7 @@ impl SqliteStore {
     ///
     /// When the file is locked, full or read-only.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
-        let pool = &self.0.pool;
+        let pool = self.0.writer.pool();
         let swept = async {
             let old = format!(
                 "delete from \"mcp_sessions\" where reference in (
@@ -160,7 +197,7 @@ impl SqliteStore {
 
     /// Sweeps now and then, and goes on after errors. Spawn it; it ends when the pool is closed.
     pub async fn keep_swept(self, every: Duration) {
-        while !self.0.pool.is_closed() {
+        while !self.0.readers.pool().is_closed() {
             match self.sweep().await {
                 // There may be more.
                 Ok(swept) if swept >= u64::from(BATCH) => continue,
@@ -174,25 +211,28 @@ impl SqliteStore {
         }
     }
 
-    /// Touches, or claims.
+    /// What a statement of a touch or a claim answers on this connection.
     async fn extend(
         &self,
-        (sql, doing): (&SqlStr, &'static str),
+        sql: &SqlStr,
+        connection: &mut SqliteConnection,
         id: &SessionId,
         owner: &Owner,
         idle: Duration,
-    ) -> Result<Option<Found>, StoreError> {
-        let found = sqlx::query_as::<_, Stored>(sql.clone())
-            .bind(&id.reference().as_bytes()[..])
+    ) -> Result<Option<Found>, Error> {
+        let reference = id.reference();
+        let rows = sqlx::query(sql.clone())
+            .bind(&reference.as_bytes()[..])
             .bind(sql::scope(&owner.scope))
             .bind(sql::principal(owner))
             .bind(millis(idle))
             .bind(millis(sql::grace(idle)))
             // Not `fetch_optional`, which leaves before the change is committed.
-            .fetch_all(&self.0.pool)
-            .await;
-        let mut found = found.map_err(failed(doing))?;
-        Ok(found.pop().map(|stored| stored.found(id)))
+            .fetch_all(connection)
+            .await?;
+        let stored = |row: &SqliteRow| Stored::of(row, reference, owner.clone());
+        let stored = rows.first().map(stored).transpose()?;
+        Ok(stored.map(|stored| stored.found(id)))
     }
 
     /// Ends one session, of this scope if there is one.
@@ -212,7 +252,7 @@ impl SqliteStore {
         .bind(scope.map(sql::scope));
         let inner = Arc::clone(&self.0);
         finished(doing, async move {
-            let gone = end.fetch_all(&inner.pool).await?;
+            let gone = end.fetch_all(&inner.durable).await?;
             inner.announce(&gone, reason)
         })
         .await
@@ -242,7 +282,7 @@ impl Inner {
             .bind(sql::scope(filter.scope()))
             .bind(matches!(filter, SessionFilter::Scope(_)))
             .bind(principal(filter))
-            .execute(&self.pool)
+            .execute(&self.durable)
             .await?;
         let end = format!(
             "delete from \"mcp_sessions\" where {} and expires > {NOW} returning reference",
@@ -251,7 +291,7 @@ impl Inner {
         let gone = sqlx::query(self.table.sql(&end))
             .bind(sql::scope(filter.scope()))
             .bind(principal(filter))
-            .fetch_all(&self.pool)
+            .fetch_all(&self.durable)
             .await?;
         let ended = self.announce(&gone, reason)?;
         // The clock shows milliseconds: a birth that begins after this must not look as old as the mark.
@@ -273,7 +313,7 @@ impl SessionStore for SqliteStore {
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
         let found = sqlx::query_as::<_, Stored>(self.0.load.clone())
             .bind(&id.reference().as_bytes()[..])
-            .fetch_optional(&self.0.pool)
+            .fetch_optional(self.0.readers.pool())
             .await;
         let found = found.map_err(failed("load a session"))?;
         Ok(found.map(|stored| stored.found(id)))
@@ -287,18 +327,22 @@ impl SessionStore for SqliteStore {
     ) -> Result<Option<Found>, StoreError> {
         // A look takes no lock, and mostly finds that there is nothing to write. If it does not, the update alone
         // answers.
-        let fresh = sqlx::query_as::<_, Stored>(self.0.fresh.clone())
-            .bind(&id.reference().as_bytes()[..])
-            .bind(sql::scope(&owner.scope))
-            .bind(sql::principal(owner))
-            .bind(millis(idle))
-            .fetch_optional(&self.0.pool)
-            .await;
-        if let Some(stored) = fresh.map_err(failed("touch a session"))? {
-            return Ok(Some(stored.found(id)));
-        }
-        self.extend((&self.0.touch, "touch a session"), id, owner, idle)
-            .await
+        let touched = async {
+            let inner = &self.0;
+            let mut found = None;
+            for (sql, connections) in [
+                (&inner.fresh, &inner.readers),
+                (&inner.touch, &inner.writer),
+            ] {
+                if found.is_none() {
+                    let mut connection = connections.acquire().await?;
+                    found = self.extend(sql, &mut connection, id, owner, idle).await?;
+                    connections.hand_on(connection);
+                }
+            }
+            Ok(found)
+        };
+        touched.await.map_err(failed("touch a session"))
     }
 
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
@@ -312,8 +356,12 @@ impl SessionStore for SqliteStore {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
-        self.extend((&self.0.claim, "claim a session"), id, owner, idle)
-            .await
+        let claimed = async {
+            let mut connection = self.0.durable.acquire().await?;
+            let claim = &self.0.claim;
+            self.extend(claim, &mut connection, id, owner, idle).await
+        };
+        claimed.await.map_err(failed("claim a session"))
     }
 
     fn directory(&self) -> Option<&dyn Directory> {
@@ -335,7 +383,7 @@ impl Directory for SqliteStore {
             sqlx::query_scalar::<_, i64>(self.0.table.sql(&count))
                 .bind(sql::scope(filter.scope()))
                 .bind(principal(filter))
-                .fetch_one(&self.0.pool)
+                .fetch_one(self.0.readers.pool())
                 .await
                 .map(i64::unsigned_abs)
                 .map_err(failed("count sessions"))
@@ -350,7 +398,7 @@ impl Directory for SqliteStore {
     ) -> BoxFuture<'a, Result<Vec<SessionInfo>, StoreError>> {
         Box::pin(async move {
             let list = format!(
-                "select {COLUMNS}, null as initialize_params from \"mcp_sessions\"
+                "select reference, scope, principal, null as initialize_params, {ANSWER} from \"mcp_sessions\"
                 where {} and expires > {NOW} and reference > ?3
                 order by reference limit ?4",
                 meant(filter)
@@ -360,7 +408,7 @@ impl Directory for SqliteStore {
                 .bind(principal(filter))
                 .bind(after.map_or(&[][..], |after| after.as_bytes()))
                 .bind(i64::try_from(at_most).unwrap_or(i64::MAX))
-                .fetch_all(&self.0.pool)
+                .fetch_all(self.0.readers.pool())
                 .await;
             let found = found.map_err(failed("list sessions"))?;
             Ok(found.into_iter().map(Stored::info).collect())
@@ -417,7 +465,7 @@ fn extend(set: &str, condition: &str) -> String {
             expires, min({NOW} + ?4 + ?5, coalesce(ends, {NOW} + ?4 + ?5))
         )
         where reference = ?1 and scope = ?2 and {condition} and expires > {NOW}
-        returning {COLUMNS}, null as initialize_params"
+        returning {ANSWER}"
     )
 }
 
@@ -477,8 +525,9 @@ macro_rules! now {
 
 const NOW: &str = now!();
 
-const COLUMNS: &str = concat!(
-    "reference, scope, principal, by_layer, client_name, client_version, protocol_version,",
+/// What a touch answers: of a row whose key and owner are known.
+const ANSWER: &str = concat!(
+    "by_layer, client_name, client_version, protocol_version,",
     "(",
     now!(),
     " - born) * 1000 as age,",
@@ -495,5 +544,35 @@ const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_sessio
 /// How many rows one sweep deletes at most.
 const BATCH: u32 = 1000;
 
+/// How many connections read and touch. SQLite has one writer at a time, and each connection is a thread.
+const READERS: u32 = 4;
+
+/// How long a call waits for a connection, and that for the writer before it: less than the layer waits.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// How many events a slow subscriber may be behind before it hears of a gap instead.
 const CAPACITY: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ends_and_claims_wait_for_the_disk_and_nothing_else_does() {
+        let directory = std::env::temp_dir().join(uuid::Uuid::new_v4().to_string());
+        std::fs::create_dir(&directory).unwrap();
+        let store = SqliteStore::open(directory.join("file")).await.unwrap();
+        let pools = [
+            (&store.0.durable, 2),
+            (store.0.writer.pool(), 1),
+            (store.0.readers.pool(), 1),
+        ];
+        for (pool, expected) in pools {
+            let synchronous = sqlx::query_scalar::<_, i64>("pragma synchronous");
+            assert_eq!(synchronous.fetch_one(pool).await.unwrap(), expected);
+            let journal = sqlx::query_scalar::<_, String>("pragma journal_mode");
+            assert_eq!(journal.fetch_one(pool).await.unwrap(), "wal");
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

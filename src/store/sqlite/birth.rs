@@ -17,7 +17,7 @@ impl Inner {
         terms: &Terms,
         asked: Instant,
     ) -> Result<Created, Error> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.writer.pool().acquire().await?;
         // Waits here until nobody else writes, and not halfway.
         let transaction = connection.begin_with("begin immediate").await?;
         let created = self.decide(transaction, session, terms, asked).await;
