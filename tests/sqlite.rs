@@ -223,6 +223,38 @@ async fn each_verb_is_one_statement() {
     assert!(logged(id.expose()).is_empty(), "an id is in no statement");
 }
 
+/// Calls hand their connection to each other, but not past whoever else waits for the pool.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_store_leaves_connections_to_others() {
+    let file = File::new();
+    let one = SqlitePoolOptions::new().max_connections(1);
+    let pool = one.connect_with(file.options()).await.unwrap();
+    let store = SqliteStore::new(pool.clone());
+    store.migrate().await.unwrap();
+    let session = session();
+    store.create(&session, &terms()).await.unwrap();
+    let callers: Vec<_> = (0..16)
+        .map(|_| {
+            let (store, session) = (store.clone(), session.clone());
+            tokio::spawn(async move {
+                loop {
+                    let touched = store.touch(session.id(), session.owner(), LONG).await;
+                    assert!(touched.unwrap().is_some());
+                }
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        sleep(Duration::from_millis(20)).await;
+        let connection = tokio::time::timeout(Duration::from_secs(5), pool.acquire());
+        drop(connection.await.expect("it is not kept").unwrap());
+    }
+    for caller in callers {
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled(), "none failed");
+    }
+}
+
 /// A touch that finds the idle time left writes nothing, and waits for no writer.
 #[tokio::test]
 async fn a_touch_that_is_not_due_writes_nothing() {
@@ -279,7 +311,7 @@ async fn parameters_are_kept_apart() {
     assert_eq!(params().await, 1);
     assert_eq!(store.sweep().await.unwrap(), 1);
     assert_eq!(params().await, 0);
-    // An id that is born again does not inherit.
+    // An id that is created again does not inherit.
     store
         .create(&expired, &terms_of(Duration::ZERO))
         .await
@@ -319,21 +351,21 @@ async fn a_full_disk_is_an_error_and_no_session_is_lost() {
     let file = File::new();
     file.store().await;
     let store = SqliteStore::new(pool(file.options().pragma("max_page_count", "40")).await);
-    let (mut born, mut refused) = (Vec::new(), 0);
+    let (mut created, mut refused) = (Vec::new(), 0);
     // Connections that have seen the disk full are of use again later.
     while refused < 20 {
         let session = full_session();
         match store.create(&session, &terms()).await {
-            Ok(_) => born.push(session),
+            Ok(_) => created.push(session),
             Err(error) => {
                 assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
                 refused += 1;
             }
         }
-        assert!(born.len() < 1000, "it never gets full");
+        assert!(created.len() < 1000, "it never gets full");
     }
-    assert!(!born.is_empty());
-    for session in &born {
+    assert!(!created.is_empty());
+    for session in &created {
         let found = store
             .touch(session.id(), session.owner(), LONG)
             .await
@@ -343,7 +375,7 @@ async fn a_full_disk_is_an_error_and_no_session_is_lost() {
     // Whoever ends makes room.
     assert!(
         store
-            .delete(born[0].id(), EndReason::Deleted)
+            .delete(created[0].id(), EndReason::Deleted)
             .await
             .unwrap()
     );
@@ -460,7 +492,7 @@ async fn expired_rows_are_swept_in_batches_and_after_errors() {
 
     let copies = "insert into mcp_sessions
         select randomblob(32), scope, principal, by_layer, client_name, client_version, protocol_version,
-            born, latest_touch, used, 0, ends
+            created, latest_touch, used, 0, life_ends
         from mcp_sessions, (
             with recursive n(i) as (values (1) union all select i + 1 from n where i < 1500) select i from n
         );
@@ -477,7 +509,7 @@ async fn expired_rows_are_swept_in_batches_and_after_errors() {
 
 /// The clock shows milliseconds; what begins after the end of all is new all the same.
 #[tokio::test]
-async fn a_birth_right_after_end_all_is_new() {
+async fn a_create_right_after_end_all_is_new() {
     let file = File::new();
     let store = file.store().await;
     let filter = SessionFilter::Owner(owner("a"));

@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
+use sqlx::{AssertSqlSafe, Database, Pool, SqlSafeStr as _, SqlStr};
 
+use super::{SessionFilter, StoreError, Terms};
 use crate::session::{Owner, Scope};
 
 mod connections;
@@ -57,6 +58,14 @@ pub(super) fn principal(owner: &Owner) -> Option<&[u8]> {
         .map(|name| name.as_str().as_bytes())
 }
 
+/// The same of a filter: null unless it is of a principal.
+pub(super) fn filtered_principal(filter: &SessionFilter) -> Option<&[u8]> {
+    match filter {
+        SessionFilter::Scope(_) => None,
+        SessionFilter::Owner(owner) => principal(owner),
+    }
+}
+
 pub(super) fn scope(scope: &Scope) -> &[u8] {
     scope.as_str().as_bytes()
 }
@@ -70,6 +79,35 @@ pub(super) fn micros(duration: Duration) -> i64 {
 pub(super) fn grace(idle: Duration) -> Duration {
     idle / 16
 }
+
+/// How long a new session lives without a touch.
+pub(super) fn first_idle(terms: &Terms) -> Duration {
+    let idle = terms.initial_idle.min(terms.idle);
+    terms.life.map_or(idle, |life| idle.min(life))
+}
+
+/// Sweeps now and then until the pool is closed, and goes on after errors.
+pub(super) async fn keep_swept<D, F>(pool: Pool<D>, every: Duration, sweep: impl Fn() -> F)
+where
+    D: Database,
+    F: Future<Output = Result<u64, StoreError>>,
+{
+    while !pool.is_closed() {
+        match sweep().await {
+            // There may be more.
+            Ok(swept) if swept >= u64::from(SWEPT_AT_ONCE) => continue,
+            Ok(_) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "expired sessions will be swept later");
+            }
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// How many rows one sweep deletes at most.
+pub(super) const SWEPT_AT_ONCE: u32 = 1000;
 
 /// A hundred years. Longer times would leave the range in which a database calculates exactly.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

@@ -15,9 +15,10 @@ use sqlx::{
 };
 use tokio::sync::broadcast;
 
+use self::errors::failed;
 use super::{
-    BoxFuture, Created, Directory, EndReason, Feed, FeedEvent, Found, SessionFilter, SessionInfo,
-    SessionStore, StoreError, StoreErrorKind, Terms,
+    Created, Directory, EndReason, Feed, FeedEvent, Found, SessionStore, StoreError,
+    StoreErrorKind, Terms,
     feed::heard,
     sql::{self, Connections, Stored, Table},
 };
@@ -26,7 +27,9 @@ use crate::{
     session::{Owner, Scope, Session},
 };
 
-mod birth;
+mod create;
+mod directory;
+mod errors;
 
 /// Sessions in an SQLite file (3.42 or later), for one process whose sessions survive a restart.
 ///
@@ -185,7 +188,7 @@ impl SqliteStore {
                     select reference from \"mcp_sessions\" where expires <= {NOW} limit ?1
                 )"
             );
-            let old = sqlx::query(self.0.table.sql(&old)).bind(BATCH);
+            let old = sqlx::query(self.0.table.sql(&old)).bind(sql::SWEPT_AT_ONCE);
             let swept = old.execute(pool).await?.rows_affected();
             let marks =
                 format!("delete from \"mcp_sessions_revoked\" where at < {NOW} - 60 * 60 * 1000");
@@ -197,18 +200,11 @@ impl SqliteStore {
 
     /// Sweeps now and then, and goes on after errors. Spawn it; it ends when the pool is closed.
     pub async fn keep_swept(self, every: Duration) {
-        while !self.0.readers.pool().is_closed() {
-            match self.sweep().await {
-                // There may be more.
-                Ok(swept) if swept >= u64::from(BATCH) => continue,
-                Ok(_) => {}
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "expired sessions will be swept later");
-                }
-            }
-            tokio::time::sleep(every).await;
-        }
+        let sweep = || {
+            let store = self.clone();
+            async move { store.sweep().await }
+        };
+        sql::keep_swept(self.0.writer.pool().clone(), every, sweep).await;
     }
 
     /// What a statement of a touch or a claim answers on this connection.
@@ -270,33 +266,6 @@ impl Inner {
             _ = self.ends.send(FeedEvent::Ended { reference, reason });
         }
         Ok(ended)
-    }
-
-    /// Two steps: a mark that refuses the births on their way, and the end of all that were recorded before.
-    async fn end_all(&self, filter: &SessionFilter, reason: EndReason) -> Result<u64, Error> {
-        let mark = format!(
-            "insert into \"mcp_sessions_revoked\" (scope, everyone, principal, at)
-            values (?1, ?2, ?3, {NOW})"
-        );
-        sqlx::query(self.table.sql(&mark))
-            .bind(sql::scope(filter.scope()))
-            .bind(matches!(filter, SessionFilter::Scope(_)))
-            .bind(principal(filter))
-            .execute(&self.durable)
-            .await?;
-        let end = format!(
-            "delete from \"mcp_sessions\" where {} and expires > {NOW} returning reference",
-            meant(filter)
-        );
-        let gone = sqlx::query(self.table.sql(&end))
-            .bind(sql::scope(filter.scope()))
-            .bind(principal(filter))
-            .fetch_all(&self.durable)
-            .await?;
-        let ended = self.announce(&gone, reason)?;
-        // The clock shows milliseconds: a birth that begins after this must not look as old as the mark.
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        Ok(ended.len() as u64)
     }
 }
 
@@ -373,69 +342,6 @@ impl SessionStore for SqliteStore {
     }
 }
 
-impl Directory for SqliteStore {
-    fn count<'a>(&'a self, filter: &'a SessionFilter) -> BoxFuture<'a, Result<u64, StoreError>> {
-        Box::pin(async move {
-            let count = format!(
-                "select count(*) from \"mcp_sessions\" where {} and expires > {NOW}",
-                meant(filter)
-            );
-            sqlx::query_scalar::<_, i64>(self.0.table.sql(&count))
-                .bind(sql::scope(filter.scope()))
-                .bind(principal(filter))
-                .fetch_one(self.0.readers.pool())
-                .await
-                .map(i64::unsigned_abs)
-                .map_err(failed("count sessions"))
-        })
-    }
-
-    fn list<'a>(
-        &'a self,
-        filter: &'a SessionFilter,
-        after: Option<&'a SessionRef>,
-        at_most: usize,
-    ) -> BoxFuture<'a, Result<Vec<SessionInfo>, StoreError>> {
-        Box::pin(async move {
-            let list = format!(
-                "select reference, scope, principal, null as initialize_params, {ANSWER} from \"mcp_sessions\"
-                where {} and expires > {NOW} and reference > ?3
-                order by reference limit ?4",
-                meant(filter)
-            );
-            let found = sqlx::query_as::<_, Stored>(self.0.table.sql(&list))
-                .bind(sql::scope(filter.scope()))
-                .bind(principal(filter))
-                .bind(after.map_or(&[][..], |after| after.as_bytes()))
-                .bind(i64::try_from(at_most).unwrap_or(i64::MAX))
-                .fetch_all(self.0.readers.pool())
-                .await;
-            let found = found.map_err(failed("list sessions"))?;
-            Ok(found.into_iter().map(Stored::info).collect())
-        })
-    }
-
-    fn end<'a>(
-        &'a self,
-        scope: &'a Scope,
-        reference: &'a SessionRef,
-        reason: EndReason,
-    ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(self.end_one("end a session", *reference, Some(scope), reason))
-    }
-
-    fn end_all<'a>(
-        &'a self,
-        filter: &'a SessionFilter,
-        reason: EndReason,
-    ) -> BoxFuture<'a, Result<u64, StoreError>> {
-        let (inner, filter) = (Arc::clone(&self.0), filter.clone());
-        Box::pin(finished("end all sessions of an owner", async move {
-            inner.end_all(&filter, reason).await
-        }))
-    }
-}
-
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStore")
@@ -462,58 +368,15 @@ async fn finished<T: Send + 'static>(
 fn extend(set: &str, condition: &str) -> String {
     format!(
         "update \"mcp_sessions\" set {set}, latest_touch = max(latest_touch, {NOW} + ?5), expires = max(
-            expires, min({NOW} + ?4 + ?5, coalesce(ends, {NOW} + ?4 + ?5))
+            expires, min({NOW} + ?4 + ?5, coalesce(life_ends, {NOW} + ?4 + ?5))
         )
         where reference = ?1 and scope = ?2 and {condition} and expires > {NOW}
         returning {ANSWER}"
     )
 }
 
-/// The condition of the sessions that are meant, with the scope as `?1` and the principal, or null, as `?2`.
-fn meant(filter: &SessionFilter) -> &'static str {
-    match filter {
-        // The plus keeps SQLite from fetching the whole scope row by row through the index of owners.
-        SessionFilter::Scope(_) => "+scope = ?1 and ?2 is null",
-        SessionFilter::Owner(_) => "scope = ?1 and principal is ?2",
-    }
-}
-
-fn principal(filter: &SessionFilter) -> Option<&[u8]> {
-    match filter {
-        SessionFilter::Scope(_) => None,
-        SessionFilter::Owner(owner) => sql::principal(owner),
-    }
-}
-
 fn millis(duration: Duration) -> i64 {
     sql::micros(duration) / 1000
-}
-
-fn failed(doing: &'static str) -> impl FnOnce(Error) -> StoreError {
-    move |error| StoreError::new(kind(&error), doing).with_source(error)
-}
-
-fn kind(error: &Error) -> StoreErrorKind {
-    match error {
-        Error::Io(_) | Error::PoolTimedOut | Error::WorkerCrashed => StoreErrorKind::Unavailable,
-        Error::ColumnDecode { .. } | Error::Decode(_) => StoreErrorKind::Corrupt,
-        Error::Database(error) => {
-            let code = error.code().and_then(|code| code.parse::<u32>().ok());
-            kind_of_code(code.unwrap_or_default())
-        }
-        _ => StoreErrorKind::Failed,
-    }
-}
-
-/// What a result code says (<https://sqlite.org/rescode.html>). Its lowest byte is the primary one.
-fn kind_of_code(code: u32) -> StoreErrorKind {
-    match code & 0xFF {
-        // Busy, locked, out of memory, interrupted, I/O error, full, cannot open, locking protocol.
-        5 | 6 | 7 | 9 | 10 | 13 | 14 | 15 => StoreErrorKind::Unavailable,
-        // Corrupt, not a database.
-        11 | 26 => StoreErrorKind::Corrupt,
-        _ => StoreErrorKind::Failed,
-    }
 }
 
 /// Milliseconds since 1970. Within a statement it is always the same.
@@ -530,19 +393,16 @@ const ANSWER: &str = concat!(
     "by_layer, client_name, client_version, protocol_version,",
     "(",
     now!(),
-    " - born) * 1000 as age,",
+    " - created) * 1000 as age,",
     "(expires - ",
     now!(),
     ") * 1000 as idle_left,",
-    "(ends - ",
+    "(life_ends - ",
     now!(),
     ") * 1000 as life_left",
 );
 
 const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_sessions.sql")];
-
-/// How many rows one sweep deletes at most.
-const BATCH: u32 = 1000;
 
 /// How many connections read and touch. SQLite has one writer at a time, and each connection is a thread.
 const READERS: u32 = 4;

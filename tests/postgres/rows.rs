@@ -229,9 +229,9 @@ async fn a_touch_that_waited_does_not_wake_the_expired() {
     fixture.drop().await;
 }
 
-/// A birth that has not looked for marks yet when all are ended sees the mark.
+/// A creation that has not looked for marks yet when all are ended sees the mark.
 #[tokio::test]
-async fn a_birth_during_end_all_is_revoked() {
+async fn a_create_during_end_all_is_revoked() {
     let Some(fixture) = Fixture::new().await else {
         return;
     };
@@ -248,9 +248,9 @@ async fn a_birth_during_end_all_is_revoked() {
         .await
         .unwrap();
     let newcomer = session.clone();
-    let birth = tokio::spawn(async move { store.create(&newcomer, &terms()).await });
+    let creation = tokio::spawn(async move { store.create(&newcomer, &terms()).await });
     sleep(Duration::from_millis(300)).await;
-    assert!(!birth.is_finished(), "a birth waits for the mark");
+    assert!(!creation.is_finished(), "a creation waits for the mark");
     let mark = format!(
         "insert into \"{}_revoked\" (scope, everyone, at) values ($1, true, clock_timestamp())",
         fixture.table
@@ -258,37 +258,37 @@ async fn a_birth_during_end_all_is_revoked() {
     let mark = sqlx::query(AssertSqlSafe(mark)).bind(session.owner().scope.as_str().as_bytes());
     mark.execute(&mut *ending).await.unwrap();
     ending.commit().await.unwrap();
-    assert_eq!(birth.await.unwrap().unwrap(), Created::Revoked);
+    assert_eq!(creation.await.unwrap().unwrap(), Created::Revoked);
     assert!(fixture.store.load(session.id()).await.unwrap().is_none());
     fixture.drop().await;
 }
 
-/// A birth that has looked for marks already when all are ended is waited for, and ended with the others.
+/// A creation that has looked for marks already when all are ended is waited for, and ended with the others.
 #[tokio::test]
-async fn a_birth_before_end_all_is_ended() {
+async fn a_create_before_end_all_is_ended() {
     let Some(fixture) = Fixture::new().await else {
         return;
     };
     let session = session();
     fixture.store.create(&session, &terms()).await.unwrap();
-    // What a birth does, step by step: its gate, and a row.
-    let mut birth = fixture.pool.begin().await.unwrap();
+    // What a creation does, step by step: its gate, and a row.
+    let mut creation = fixture.pool.begin().await.unwrap();
     let steps = format!(
         "delete from \"{0}_revoked\" where false;
         insert into \"{0}\" select sha256(reference), scope, principal, by_layer, client_name, client_version,
-            protocol_version, initialize_params, born, latest_touch, used, expires, ends from \"{0}\"",
+            protocol_version, initialize_params, created, latest_touch, used, expires, life_ends from \"{0}\"",
         fixture.table
     );
     sqlx::raw_sql(AssertSqlSafe(steps))
-        .execute(&mut *birth)
+        .execute(&mut *creation)
         .await
         .unwrap();
     let store = fixture.store.clone();
     let filter = SessionFilter::Owner(session.owner().clone());
     let end = tokio::spawn(async move { store.end_all(&filter, EndReason::Revoked).await });
     sleep(Duration::from_millis(300)).await;
-    assert!(!end.is_finished(), "it waits for the birth");
-    birth.commit().await.unwrap();
+    assert!(!end.is_finished(), "it waits for the creation");
+    creation.commit().await.unwrap();
     assert_eq!(end.await.unwrap().unwrap(), 2);
     fixture.drop().await;
 }
@@ -325,7 +325,7 @@ async fn expired_rows_are_swept_in_batches() {
         .unwrap();
     let copies = format!(
         "insert into \"{0}\" select sha256(i::text::bytea), scope, principal, by_layer, client_name, client_version,
-            protocol_version, initialize_params, born, latest_touch, used, expires, ends
+            protocol_version, initialize_params, created, latest_touch, used, expires, life_ends
         from \"{0}\", generate_series(1, 1499) i where expires <= now();
         insert into \"{0}_revoked\" values ('', true, null, now() - interval '2 hours'), ('', true, null, now())",
         fixture.table

@@ -8,47 +8,47 @@ use super::{
 };
 use crate::store::{Created, EndReason, Found, Now, SessionStore, Terms};
 
-/// Until its first touch a session lives for the shortest of [`Terms::newborn`], [`Terms::idle`] and
+/// Until its first touch a session lives for the shortest of [`Terms::unused`], [`Terms::idle`] and
 /// [`Terms::life`].
-pub async fn a_newborn_lives_for_the_shortest_of_its_times<S: SessionStore + Clone>(
+pub async fn a_new_session_lives_for_the_shortest_of_its_times<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),
 ) {
     let shapes = [
-        (SHORT, LONG, None, "newborn time"),
-        (SHORT, LONG, Some(LONG), "newborn time within a life"),
+        (SHORT, LONG, None, "initial idle time"),
+        (SHORT, LONG, Some(LONG), "initial idle time within a life"),
         (LONG, SHORT, None, "idle time"),
         (LONG, LONG, Some(SHORT), "life"),
     ];
     let case = Case::new(store, wait).await;
-    let mut born = Vec::new();
-    for (newborn, idle, life, what) in shapes {
+    let mut created = Vec::new();
+    for (unused, idle, life, what) in shapes {
         let terms = Terms {
-            initial_idle: newborn,
+            initial_idle: unused,
             idle,
             life,
             ..terms()
         };
-        let (session, birth) = case.timed(case.born(&case.nobody(), &terms)).await;
-        born.push((session, birth, what));
+        let (session, creation) = case.timed(case.created(&case.anonymous(), &terms)).await;
+        created.push((session, creation, what));
     }
-    for (session, birth, what) in &born {
-        case.is_live_until(session, *birth, SHORT, what).await;
+    for (session, creation, what) in &created {
+        case.is_live_until(session, *creation, SHORT, what).await;
     }
-    for (session, birth, what) in &born {
-        case.is_absent_from(session, *birth, SHORT, what).await;
+    for (session, creation, what) in &created {
+        case.is_absent_from(session, *creation, SHORT, what).await;
     }
 }
 
-/// The first touch ends the newborn time: from then on the session lives for the idle time of each touch.
+/// The first touch ends the initial idle time: from then on the session lives for the idle time of each touch.
 pub async fn a_touch_extends<S: SessionStore + Clone>(store: &S, wait: impl AsyncFn(Duration)) {
     let case = Case::new(store, wait).await;
-    let newborn = Terms {
+    let unused = Terms {
         initial_idle: SHORT,
         ..terms()
     };
-    let (session, birth) = case.timed(case.born(&case.owner("a"), &newborn)).await;
-    let mut last = birth;
+    let (session, creation) = case.timed(case.created(&case.owner("a"), &unused)).await;
+    let mut last = creation;
     // Three touches, each in the last moments of the time before it.
     for _ in 0..3 {
         case.time.until_almost(last, SHORT).await;
@@ -76,7 +76,7 @@ pub async fn every_touch_leaves_the_idle_time<S: SessionStore + Clone>(
 ) {
     let case = Case::new(store, wait).await;
     for idle in [SHORT, LONG] {
-        let new = case.born(&case.owner("a"), &terms_of_idle(idle)).await;
+        let new = case.created(&case.owner("a"), &terms_of_idle(idle)).await;
         for _ in 0..12 {
             let (found, touch) = case.timed(case.touch(&new, idle)).await;
             let took = case.time.since(touch.before);
@@ -103,7 +103,7 @@ pub async fn a_touch_never_shortens<S: SessionStore + Clone>(
     wait: impl AsyncFn(Duration),
 ) {
     let case = Case::new(store, wait).await;
-    let session = case.born(&case.owner("a"), &terms()).await;
+    let session = case.created(&case.owner("a"), &terms()).await;
     let (_, long) = case.timed(case.touch(&session, LONG)).await;
     let (found, short) = case.timed(case.touch(&session, SHORT)).await;
     let found = found.expect("the session is live");
@@ -119,17 +119,17 @@ pub async fn a_touch_never_shortens<S: SessionStore + Clone>(
         "a shorter touch does not shorten"
     );
 
-    // Nor does a first touch shorten the newborn time.
-    let newborn = Terms {
+    // Nor does a first touch shorten the initial idle time.
+    let unused = Terms {
         initial_idle: LONG,
         ..terms()
     };
-    let session = case.born(&case.owner("a"), &newborn).await;
+    let session = case.created(&case.owner("a"), &unused).await;
     let (_, touch) = case.timed(case.touch(&session, SHORT)).await;
     case.time.until_over(touch, SHORT).await;
     assert!(
         case.is_live(&session).await,
-        "a short first touch does not shorten the newborn time"
+        "a short first touch does not shorten the initial idle time"
     );
 }
 
@@ -139,23 +139,23 @@ pub async fn load_does_not_extend<S: SessionStore + Clone>(
     wait: impl AsyncFn(Duration),
 ) {
     let case = Case::new(store, wait).await;
-    let newborn = Terms {
+    let unused = Terms {
         initial_idle: SHORT,
         ..terms()
     };
-    let (untouched, birth) = case.timed(case.born(&case.owner("a"), &newborn)).await;
-    let touched = case.born(&case.owner("a"), &terms_of_idle(SHORT)).await;
+    let (untouched, creation) = case.timed(case.created(&case.owner("a"), &unused)).await;
+    let touched = case.created(&case.owner("a"), &terms_of_idle(SHORT)).await;
     let (_, touch) = case.timed(case.touch(&touched, SHORT)).await;
     for _ in 0..4 {
         case.time.wait(SHORT / 8).await;
         case.load(&untouched).await;
         case.load(&touched).await;
     }
-    case.is_live_until(&untouched, birth, SHORT, "a newborn that is read")
+    case.is_live_until(&untouched, creation, SHORT, "a new session that is read")
         .await;
     case.is_live_until(&touched, touch, SHORT, "a session that is read")
         .await;
-    case.is_absent_from(&untouched, birth, SHORT, "a newborn that is read")
+    case.is_absent_from(&untouched, creation, SHORT, "a new session that is read")
         .await;
     case.is_absent_from(&touched, touch, granted(SHORT), "a session that is read")
         .await;
@@ -172,11 +172,11 @@ pub async fn a_life_ends_a_busy_session<S: SessionStore + Clone>(
         life: Some(life),
         ..terms()
     };
-    let (session, birth) = case.timed(case.born(&case.owner("a"), &terms)).await;
+    let (session, creation) = case.timed(case.created(&case.owner("a"), &terms)).await;
     for beat in 1..8 {
-        case.time.until(birth.after, life / 8 * beat).await;
+        case.time.until(creation.after, life / 8 * beat).await;
         let touched = case.touch(&session, LONG).await;
-        if !case.time.surely_within(birth, life) {
+        if !case.time.surely_within(creation, life) {
             break;
         }
         let found = touched.expect("a session is live until its life ends");
@@ -185,10 +185,10 @@ pub async fn a_life_ends_a_busy_session<S: SessionStore + Clone>(
             "no touch reaches past the end of life: {found:?}"
         );
     }
-    case.time.until_over(birth, life).await;
+    case.time.until_over(creation, life).await;
     let touched = case.touch(&session, LONG).await;
     assert!(touched.is_none(), "a touch after the end of life");
-    case.is_absent_from(&session, birth, life, "a busy session")
+    case.is_absent_from(&session, creation, life, "a busy session")
         .await;
 }
 
@@ -199,20 +199,20 @@ pub async fn expired_is_absent_for_every_verb<S: SessionStore + Clone>(
     wait: impl AsyncFn(Duration),
 ) {
     let case = Case::new(store, wait).await;
-    let owner = case.nobody();
+    let owner = case.anonymous();
     // One session a verb: the first verb may sweep.
-    let mut born = Vec::new();
+    let mut sessions = Vec::new();
     for _ in 0..6 {
-        let session = case.born(&owner, &terms_of_idle(SHORT)).await;
+        let session = case.created(&owner, &terms_of_idle(SHORT)).await;
         let (_, touch) = case.timed(case.touch(&session, SHORT)).await;
-        born.push((session, touch));
+        sessions.push((session, touch));
     }
-    for (session, touch) in &born {
+    for (session, touch) in &sessions {
         case.is_live_until(session, *touch, SHORT, "idle").await;
     }
-    let (_, last) = born[5];
+    let (_, last) = sessions[5];
     case.time.until_over(last, granted(SHORT)).await;
-    let [touch, load, delete, now, claim, create] = [0, 1, 2, 3, 4, 5].map(|i| &born[i].0);
+    let [touch, load, delete, now, claim, create] = [0, 1, 2, 3, 4, 5].map(|i| &sessions[i].0);
     let touched = case.touch(touch, LONG).await;
     assert!(touched.is_none(), "touch of an expired session");
     assert!(!case.is_live(load).await, "load of an expired session");
@@ -227,7 +227,7 @@ pub async fn expired_is_absent_for_every_verb<S: SessionStore + Clone>(
         "an expired session takes no id: {created:?}"
     );
     if let Some(directory) = store.directory() {
-        for (session, _) in &born[..5] {
+        for (session, _) in &sessions[..5] {
             let end = directory
                 .end(&case.scope, session.reference(), EndReason::Revoked)
                 .await;
@@ -246,10 +246,10 @@ pub async fn times_are_true<S: SessionStore + Clone>(store: &S, wait: impl Async
         life: Some(LONG),
         ..terms()
     };
-    let (session, birth) = case.timed(case.born(&case.owner("a"), &terms)).await;
+    let (session, creation) = case.timed(case.created(&case.owner("a"), &terms)).await;
     let check = async |found: Option<Found>, since: Span, lasts: Duration, most, what: &str| {
         let found = found.expect("a live session is found");
-        let least = case.time.since(birth.before);
+        let least = case.time.since(creation.before);
         assert!(
             found.age <= least + ROUNDING,
             "{what}: no older than it is: {found:?} after {least:?}"
@@ -268,23 +268,23 @@ pub async fn times_are_true<S: SessionStore + Clone>(store: &S, wait: impl Async
         );
         found
     };
-    let newborn = LONG / 4;
+    let unused = LONG / 4;
     let first = check(
         case.load(&session).await,
-        birth,
-        newborn,
-        newborn,
-        "newborn",
+        creation,
+        unused,
+        unused,
+        "unused",
     )
     .await;
     let pause = SHORT / 4;
     case.time.wait(pause).await;
     let second = check(
         case.load(&session).await,
-        birth,
-        newborn,
-        newborn,
-        "newborn",
+        creation,
+        unused,
+        unused,
+        "unused",
     )
     .await;
     let older = |earlier: &Found, later: &Found, what: &str| {
@@ -318,7 +318,7 @@ pub async fn times_are_true<S: SessionStore + Clone>(store: &S, wait: impl Async
     .await;
     older(&third, &fourth, "load after touch");
 
-    let endless = case.born(&case.owner("a"), &super::case::terms()).await;
+    let endless = case.created(&case.owner("a"), &super::case::terms()).await;
     let found = case.touch(&endless, LONG).await.expect("live");
     assert_eq!(
         found.life_left, None,
@@ -341,7 +341,7 @@ pub async fn very_long_times_do_not_overflow<S: SessionStore + Clone>(
             started_ago: long,
             ..terms()
         };
-        let session = case.born(&case.owner("a"), &terms).await;
+        let session = case.created(&case.owner("a"), &terms).await;
         let is_long = |found: Option<Found>, what: &str| {
             let found = found.expect("a long life is live");
             assert!(
@@ -368,10 +368,10 @@ pub async fn touch_now_agrees_with_touch<S: SessionStore + Clone>(
     let now = store.touch_now(never.id(), &owner, LONG);
     assert!(!matches!(now, Now::Live(_)), "never created: {now:?}");
 
-    let session = case.born(&owner, &terms_of_idle(SHORT)).await;
+    let session = case.created(&owner, &terms_of_idle(SHORT)).await;
     // What a store holds in this process it may hold only from the first touch on.
     let (_, touch) = case.timed(case.touch(&session, SHORT)).await;
-    for stranger in [case.owner("b"), case.nobody()] {
+    for stranger in [case.owner("b"), case.anonymous()] {
         let now = store.touch_now(session.id(), &stranger, LONG);
         assert!(!matches!(now, Now::Live(_)), "a stranger's: {now:?}");
     }
@@ -400,7 +400,7 @@ pub async fn touch_now_agrees_with_touch<S: SessionStore + Clone>(
     let now = store.touch_now(session.id(), &owner, LONG);
     assert!(!matches!(now, Now::Live(_)), "expired: {now:?}");
 
-    let ended = case.born(&owner, &terms()).await;
+    let ended = case.created(&owner, &terms()).await;
     case.touch(&ended, LONG).await;
     let now = store.touch_now(ended.id(), &owner, LONG);
     assert!(!matches!(now, Now::Absent), "live: {now:?}");

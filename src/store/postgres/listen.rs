@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::held::Held;
+use super::connection::Held;
 use crate::store::{EndReason, Feed, FeedEvent, feed::heard, sql::Connections};
 
 /// A task that listens for all feeds of a store, for as long as there are any.

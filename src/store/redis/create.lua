@@ -1,7 +1,7 @@
 -- KEYS  1 the session  2, 3 when all of the scope's, all of the owner's were ended
 --       4, 5 due and index of its shard  6.. due and index of the other shards, if they are to be counted
 -- ARGV  1 scope and owner  2 milliseconds until it ends  3 of which it may live, or ''  4 milliseconds that the
---       index outlives it  5 microseconds since the birth began
+--       index outlives it  5 microseconds since the creation began
 --       6 limit of the scope, or ''  7 how many it has elsewhere  8, 9 the same of the owner
 --       10 microseconds untouched to be ended for another, or ''  11 channel  12.. fields and values
 -- It answers what became of it, how much room is left, who was evicted, and the microseconds since all were ended.

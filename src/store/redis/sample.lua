@@ -1,5 +1,5 @@
 -- Which session may go for a newcomer: of up to 32 the one longest untouched, those without any request since
--- their birth first. References are hashes, so the ones next to any reference are a random sample.
+-- their creation first. References are hashes, so the ones next to any reference are a random sample.
 -- `first` is where in KEYS the pairs of due and index begin.
 
 local function oldest(first, whose, ref, untouched_us)
@@ -15,10 +15,10 @@ local function oldest(first, whose, ref, untouched_us)
     end
     for _, entry in ipairs(entries) do
       local key = beside(KEYS[i], string.sub(entry, -64))
-      local born, touched = unpack(redis.call('HMGET', key, 'b', 't'))
-      local untouched = now_us - (tonumber(touched or born) or now_us)
+      local created, touched = unpack(redis.call('HMGET', key, 'b', 't'))
+      local untouched = now_us - (tonumber(touched or created) or now_us)
       local unused = not touched
-      if born and untouched >= untouched_us
+      if created and untouched >= untouched_us
         and (not best or (unused and not best.unused)
           or (unused == best.unused and untouched > best.untouched)) then
         best = { key = key, due = KEYS[i], index = KEYS[i + 1], unused = unused, untouched = untouched }

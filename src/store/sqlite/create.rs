@@ -1,4 +1,4 @@
-//! A birth. SQLite cannot delete and insert in one statement, so it is a transaction.
+//! A creation. SQLite cannot delete and insert in one statement, so it is a transaction.
 
 use std::time::Instant;
 
@@ -73,7 +73,7 @@ impl Inner {
         terms: &Terms,
         asked: Instant,
     ) -> Result<Facts, Error> {
-        // Waiting for the other writers is part of the birth. The last millisecond is for the rounding.
+        // Waiting for the other writers is part of the creation. The last millisecond is for the rounding.
         let begun = terms.started_ago.saturating_add(asked.elapsed());
         let owner = session.owner();
         let facts = format!(
@@ -160,7 +160,6 @@ impl Inner {
         let reference = &session.reference().as_bytes()[..];
         let record = session.record();
         let client = record.client.as_ref();
-        let first = terms.initial_idle.min(terms.idle);
 
         // An expired session that nobody has swept away yet is no session.
         sqlx::query(
@@ -173,7 +172,7 @@ impl Inner {
         let insert = format!(
             "insert into \"mcp_sessions\" (
                 reference, scope, principal, by_layer, client_name, client_version, protocol_version,
-                born, latest_touch, used, expires, ends
+                created, latest_touch, used, expires, life_ends
             )
             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, {NOW}, {NOW}, false, {NOW} + ?8, {NOW} + ?9)"
         );
@@ -185,7 +184,7 @@ impl Inner {
             .bind(client.map(|client| client.name.as_bytes()))
             .bind(client.map(|client| client.version.as_bytes()))
             .bind(record.protocol_version.as_deref().map(str::as_bytes))
-            .bind(millis(terms.life.map_or(first, |life| first.min(life))))
+            .bind(millis(sql::first_idle(terms)))
             .bind(terms.life.map(millis))
             .execute(&mut *connection)
             .await?;
@@ -202,7 +201,7 @@ impl Inner {
     }
 }
 
-/// What decides on a birth.
+/// What decides on a creation.
 struct Facts {
     revoked: bool,
     taken: bool,
