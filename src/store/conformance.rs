@@ -67,6 +67,7 @@ mod claims;
 mod create;
 mod directory;
 mod ends;
+mod eviction;
 mod feed;
 mod limits;
 mod owners;
@@ -119,10 +120,10 @@ cases! {
         owners::a_strangers_touch_changes_nothing,
         claims::a_claim_extends_as_a_touch_does,
         limits::the_absent_do_not_count,
-        limits::the_longest_untouched_is_evicted,
-        limits::an_unused_session_is_evicted_first,
-        limits::a_principal_evicts_its_own,
-        limits::every_touch_keeps_from_eviction,
+        eviction::the_longest_untouched_is_evicted,
+        eviction::an_unused_session_is_evicted_first,
+        eviction::a_principal_evicts_its_own,
+        eviction::every_touch_keeps_from_eviction,
         directory::the_expired_are_not_listed,
         directory::a_create_that_began_before_end_all_is_revoked,
         feed::expiry_is_not_announced,
@@ -147,8 +148,8 @@ cases! {
         limits::the_total_is_limited,
         limits::each_principal_is_limited,
         limits::anonymous_is_not_a_principal,
-        limits::a_create_that_exists_evicts_none,
-        limits::one_in_use_is_not_evicted,
+        eviction::a_create_that_exists_evicts_none,
+        eviction::one_in_use_is_not_evicted,
         limits::creates_at_once_are_limited,
         directory::a_listing_is_complete,
         directory::end_is_within_its_scope,

@@ -61,7 +61,7 @@ pub async fn a_claim_gives_an_anonymous_session_an_owner<S: SessionStore + Clone
     let session = case.created(&case.anonymous(), &terms()).await;
     assert!(
         claim(&case, &session, &case.anonymous()).await.is_some(),
-        "an anonymous session is anonymous own"
+        "anonymous may claim an anonymous session"
     );
     assert!(
         case.touch(&session, LONG).await.is_some(),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::store::{Created, EndReason, Found, Now, SessionStore, Terms};
 
-/// Until its first touch a session lives for the shortest of [`Terms::unused`], [`Terms::idle`] and
+/// Until its first touch a session lives for the shortest of [`Terms::initial_idle`], [`Terms::idle`] and
 /// [`Terms::life`].
 pub async fn a_new_session_lives_for_the_shortest_of_its_times<S: SessionStore + Clone>(
     store: &S,

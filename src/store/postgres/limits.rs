@@ -1,4 +1,4 @@
-//! Which scopes surely have count, so that not every creation has to count.
+//! Which scopes are surely below their limit, so that not every creation has to count.
 
 use std::{
     collections::HashMap,
@@ -44,7 +44,7 @@ impl RecentCounts {
     }
 }
 
-/// How long a count that leaves a tenth of the count is good for. Other nodes would have to fill that tenth within it.
+/// How long a count that leaves a tenth of the limit is good for. Other nodes would have to fill that tenth within it.
 const RECENT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
