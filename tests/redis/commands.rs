@@ -134,6 +134,54 @@ impl Watch {
     }
 }
 
+/// A touch that finds the idle time left changes nothing, so that there is nothing to replicate. The first one, one that
+/// asks for more, and those near the end of life do.
+#[tokio::test]
+async fn a_touch_that_is_not_due_writes_nothing() {
+    let Some(server) = Server::start("") else {
+        return;
+    };
+    let store = server.store().await;
+    let changes = async || {
+        let info: String = send(&server.url(), &mut words("INFO persistence")).await;
+        let mut lines = info.lines();
+        let changes = lines.find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
+        changes
+            .expect("it counts")
+            .parse::<u64>()
+            .expect("a number")
+    };
+    let writes = async |session: &Session, idle: Duration| {
+        let before = changes().await;
+        let touched = store.touch(session.id(), session.owner(), idle).await;
+        assert!(touched.expect("answers").is_some(), "it is live");
+        before != changes().await
+    };
+    let (ann, anonymous) = (owner("a", Some("ann")), owner("a", None));
+    let new = created(&store, &anonymous, &terms()).await;
+    assert!(
+        writes(&new, MINUTE / 2).await,
+        "the first, whatever is left"
+    );
+    assert!(writes(&new, MINUTE).await, "less than that is left");
+    for _ in 0..5 {
+        assert!(!writes(&new, MINUTE).await, "that is left");
+    }
+    assert!(writes(&new, MINUTE * 2).await, "less than that is left");
+    let before = changes().await;
+    let claimed = store.claim(new.id(), &ann, MINUTE).await;
+    assert!(claimed.expect("answers").is_some());
+    assert_ne!(changes().await, before, "a claim");
+    let mortal = Terms {
+        life: Some(MINUTE),
+        ..terms()
+    };
+    let mortal = created(&store, &ann, &mortal).await;
+    for _ in 0..3 {
+        assert!(writes(&mortal, MINUTE).await, "near the end of life");
+    }
+}
+
 #[tokio::test]
 async fn scripts_that_the_server_forgot_are_sent_again() {
     let Some(server) = Server::start("") else {

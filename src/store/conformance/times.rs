@@ -94,6 +94,16 @@ pub async fn every_touch_leaves_the_idle_time<S: SessionStore + Clone>(
             );
             case.time.wait(SHORT / 48).await;
         }
+        // Nor one that asks for more than those before it.
+        let (found, touch) = case.timed(case.touch(&new, idle * 2)).await;
+        let took = case.time.since(touch.before);
+        if took < SHORT / 2 {
+            let found = found.expect("a session in use is live");
+            assert!(
+                found.idle_left + took + ROUNDING >= idle * 2,
+                "a touch leaves no less than it was given: {found:?}"
+            );
+        }
     }
 }
 
