@@ -69,6 +69,14 @@ mod contract {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn is_kept_in_a_file_that_the_store_opened() {
+        let file = File::new();
+        let store = SqliteStore::open(file.0.join("sessions.db")).await.unwrap();
+        conformance::all(&store, sleep).await;
+        conformance::limits_hold_at_once(&store, sleep).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn is_kept_boxed() {
         let file = File::new();
         conformance::all(&BoxSessionStore::new(file.store().await), sleep).await;
@@ -119,6 +127,32 @@ async fn sessions_and_ends_survive_a_restart() {
             .unwrap()
             .is_none()
     );
+}
+
+/// A store that made its file itself, with two processes in mind: one that is stopped, one that starts.
+#[tokio::test]
+async fn a_store_opens_its_file_itself() {
+    let file = File::new();
+    let path = file.0.join("sessions.db");
+    let (stays, ended) = (session(), session());
+    let first = SqliteStore::open(&path).await.unwrap();
+    for session in [&stays, &ended] {
+        first.create(session, &terms()).await.unwrap();
+    }
+    let mut feed = first.feed().unwrap();
+    assert!(first.delete(ended.id(), EndReason::Deleted).await.unwrap());
+    let heard = FeedEvent::Ended {
+        reference: *ended.reference(),
+        reason: EndReason::Deleted,
+    };
+    assert_eq!(feed.next().await, Some(heard));
+
+    let second = SqliteStore::open(&path).await.unwrap();
+    assert!(second.load(stays.id()).await.unwrap().is_some());
+    assert!(second.load(ended.id()).await.unwrap().is_none());
+    let nowhere = SqliteStore::open(file.0.join("none/sessions.db")).await;
+    let error = nowhere.expect_err("there is no such directory");
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,13 +211,74 @@ async fn each_verb_is_one_statement() {
     let before = settled().await;
     store.load(id).await.unwrap();
     assert_eq!(settled().await - before, 1, "load");
+    // A look, which finds that it is due, and the update, which decides.
     store.touch(id, owner, LONG).await.unwrap();
-    assert_eq!(settled().await - before, 2, "touch");
+    assert_eq!(settled().await - before, 3, "first touch");
+    store.touch(id, owner, LONG).await.unwrap();
+    assert_eq!(settled().await - before, 4, "touch");
     store.claim(id, owner, LONG).await.unwrap();
-    assert_eq!(settled().await - before, 3, "claim");
+    assert_eq!(settled().await - before, 5, "claim");
     store.delete(id, EndReason::Deleted).await.unwrap();
-    assert_eq!(settled().await - before, 4, "delete");
+    assert_eq!(settled().await - before, 6, "delete");
     assert!(logged(id.expose()).is_empty(), "an id is in no statement");
+}
+
+/// Calls hand their connection to each other, but not past whoever else waits for the pool.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_store_leaves_connections_to_others() {
+    let file = File::new();
+    let one = SqlitePoolOptions::new().max_connections(1);
+    let pool = one.connect_with(file.options()).await.unwrap();
+    let store = SqliteStore::new(pool.clone());
+    store.migrate().await.unwrap();
+    let session = session();
+    store.create(&session, &terms()).await.unwrap();
+    let callers: Vec<_> = (0..16)
+        .map(|_| {
+            let (store, session) = (store.clone(), session.clone());
+            tokio::spawn(async move {
+                loop {
+                    let touched = store.touch(session.id(), session.owner(), LONG).await;
+                    assert!(touched.unwrap().is_some());
+                }
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        sleep(Duration::from_millis(20)).await;
+        let connection = tokio::time::timeout(Duration::from_secs(5), pool.acquire());
+        drop(connection.await.expect("it is not kept").unwrap());
+    }
+    for caller in callers {
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled(), "none failed");
+    }
+}
+
+/// A touch that finds the idle time left writes nothing, and waits for no writer.
+#[tokio::test]
+async fn a_touch_that_is_not_due_writes_nothing() {
+    let file = File::new();
+    let store = file.store().await;
+    let one = SqlitePoolOptions::new().max_connections(1);
+    let observer = one.connect_with(file.options()).await.unwrap();
+    // It changes with every commit of another connection.
+    let version = async |_: &Session| {
+        let version = "pragma data_version";
+        let version = sqlx::query_scalar::<_, i64>(version).fetch_one(&observer);
+        version.await.unwrap().to_string()
+    };
+    sql::only_touches_that_are_due_are_written(&store, version).await;
+
+    let session = session();
+    store.create(&session, &terms()).await.unwrap();
+    let (id, owner) = (session.id(), session.owner());
+    store.touch(id, owner, LONG).await.unwrap();
+    let other = pool(file.options()).await;
+    let lock = other.begin_with("begin immediate").await.unwrap();
+    let touched = tokio::time::timeout(Duration::from_secs(1), store.touch(id, owner, LONG));
+    assert!(touched.await.expect("does not wait").unwrap().is_some());
+    lock.rollback().await.unwrap();
 }
 
 /// A touch rewrites its row; the parameters must not be in it, and go when it goes.
@@ -216,7 +311,7 @@ async fn parameters_are_kept_apart() {
     assert_eq!(params().await, 1);
     assert_eq!(store.sweep().await.unwrap(), 1);
     assert_eq!(params().await, 0);
-    // An id that is born again does not inherit.
+    // An id that is created again does not inherit.
     store
         .create(&expired, &terms_of(Duration::ZERO))
         .await
@@ -256,21 +351,21 @@ async fn a_full_disk_is_an_error_and_no_session_is_lost() {
     let file = File::new();
     file.store().await;
     let store = SqliteStore::new(pool(file.options().pragma("max_page_count", "40")).await);
-    let (mut born, mut refused) = (Vec::new(), 0);
+    let (mut created, mut refused) = (Vec::new(), 0);
     // Connections that have seen the disk full are of use again later.
     while refused < 20 {
         let session = full_session();
         match store.create(&session, &terms()).await {
-            Ok(_) => born.push(session),
+            Ok(_) => created.push(session),
             Err(error) => {
                 assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
                 refused += 1;
             }
         }
-        assert!(born.len() < 1000, "it never gets full");
+        assert!(created.len() < 1000, "it never gets full");
     }
-    assert!(!born.is_empty());
-    for session in &born {
+    assert!(!created.is_empty());
+    for session in &created {
         let found = store
             .touch(session.id(), session.owner(), LONG)
             .await
@@ -280,7 +375,7 @@ async fn a_full_disk_is_an_error_and_no_session_is_lost() {
     // Whoever ends makes room.
     assert!(
         store
-            .delete(born[0].id(), EndReason::Deleted)
+            .delete(created[0].id(), EndReason::Deleted)
             .await
             .unwrap()
     );
@@ -397,7 +492,7 @@ async fn expired_rows_are_swept_in_batches_and_after_errors() {
 
     let copies = "insert into mcp_sessions
         select randomblob(32), scope, principal, by_layer, client_name, client_version, protocol_version,
-            born, touched, used, 0, ends
+            created, latest_touch, used, 0, life_ends
         from mcp_sessions, (
             with recursive n(i) as (values (1) union all select i + 1 from n where i < 1500) select i from n
         );
@@ -414,7 +509,7 @@ async fn expired_rows_are_swept_in_batches_and_after_errors() {
 
 /// The clock shows milliseconds; what begins after the end of all is new all the same.
 #[tokio::test]
-async fn a_birth_right_after_end_all_is_new() {
+async fn a_create_right_after_end_all_is_new() {
     let file = File::new();
     let store = file.store().await;
     let filter = SessionFilter::Owner(owner("a"));

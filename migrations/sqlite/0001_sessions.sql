@@ -7,17 +7,19 @@ create table if not exists "mcp_sessions" (
   reference        blob    not null primary key,
   -- Names are UTF-8 in blobs, because text with a NUL confuses SQLite: cast(scope as text) shows them.
   scope            blob    not null,
-  principal        blob,             -- null: nobody's
+  principal        blob,             -- null: anonymous
   by_layer         integer not null, -- whether the layer made the id
   client_name      blob,
   client_version   blob,
   protocol_version blob,
   -- Times are milliseconds since 1970.
-  born             integer not null,
-  touched          integer not null,
-  used             integer not null, -- whether it was touched since its birth
+  created          integer not null,
+  -- No touch was later. Until then touches need not write, so it is up to a sixteenth of the idle time after the last
+  -- one that did.
+  latest_touch     integer not null,
+  used             integer not null, -- whether it was touched since it was created
   expires          integer not null,
-  ends             integer           -- null: no absolute life
+  life_ends        integer           -- null: no absolute life
 ) strict, without rowid;
 
 create index if not exists "mcp_sessions_owner" on "mcp_sessions" (scope, principal);
@@ -35,7 +37,7 @@ begin
   delete from "mcp_sessions_params" where reference = old.reference;
 end;
 
--- Whose sessions were all ended, for an hour: births that began before are refused.
+-- Whose sessions were all ended, for an hour: creations that began before are refused.
 create table if not exists "mcp_sessions_revoked" (
   scope     blob    not null,
   everyone  integer not null, -- the whole scope, not one principal

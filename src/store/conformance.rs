@@ -36,7 +36,7 @@
 //!
 //! What a store says it *cannot* do is not asked of it: no claims, no directory, no feed, then no cases about them.
 //!
-//! [`all`] asks of limits that they are exact for one birth after another, and allows births at the same moment to
+//! [`all`] asks of limits that they are exact for one creation after another, and allows creations at the same moment to
 //! overshoot. A store that promises more runs [`limits_hold_at_once`] too. Two more cases take a size, since not every
 //! database is fast: [`a_long_list_is_read_in_pages`] and [`a_slow_listener_misses_nothing_without_a_gap`].
 //!
@@ -61,12 +61,13 @@ pub use self::{
 };
 use super::SessionStore;
 
-mod births;
 mod cancelling;
 mod case;
 mod claims;
+mod create;
 mod directory;
 mod ends;
+mod eviction;
 mod feed;
 mod limits;
 mod owners;
@@ -105,10 +106,11 @@ macro_rules! cases {
 
 cases! {
     waiting {
-        births::only_create_inserts,
-        births::a_free_id_can_be_born_again,
-        times::a_newborn_lives_for_the_shortest_of_its_times,
+        create::only_create_inserts,
+        create::a_free_id_can_be_created_again,
+        times::a_new_session_lives_for_the_shortest_of_its_times,
         times::a_touch_extends,
+        times::every_touch_leaves_the_idle_time,
         times::a_touch_never_shortens,
         times::load_does_not_extend,
         times::a_life_ends_a_busy_session,
@@ -117,41 +119,42 @@ cases! {
         times::touch_now_agrees_with_touch,
         owners::a_strangers_touch_changes_nothing,
         claims::a_claim_extends_as_a_touch_does,
-        limits::the_absent_take_no_room,
-        limits::the_longest_untouched_is_evicted,
-        limits::a_newborn_is_evicted_first,
-        limits::a_principal_evicts_its_own,
+        limits::the_absent_do_not_count,
+        eviction::the_longest_untouched_is_evicted,
+        eviction::an_unused_session_is_evicted_first,
+        eviction::a_principal_evicts_its_own,
+        eviction::every_touch_keeps_from_eviction,
         directory::the_expired_are_not_listed,
-        directory::a_birth_that_began_before_end_all_is_revoked,
+        directory::a_create_that_began_before_end_all_is_revoked,
         feed::expiry_is_not_announced,
         cancelling::a_cancelled_create_is_whole_or_not_at_all,
         cancelling::a_cancelled_touch_harms_nothing,
         cancelling::a_cancelled_delete_is_whole_or_not_at_all,
     }
     quick {
-        births::create_keeps_every_field,
-        births::initialize_params_are_kept_byte_for_byte,
-        births::ids_are_compared_byte_for_byte,
-        births::create_never_replaces,
-        births::of_births_of_one_id_one_is_new,
+        create::create_keeps_every_field,
+        create::initialize_params_are_kept_byte_for_byte,
+        create::ids_are_compared_byte_for_byte,
+        create::create_never_replaces,
+        create::of_creates_of_one_id_one_is_new,
         times::very_long_times_do_not_overflow,
         owners::the_owner_is_compared_both_ways,
         ends::of_many_deletes_one_is_true,
         ends::nothing_revives_a_session_while_it_is_ended,
-        claims::a_claim_gives_nobodys_session_an_owner,
+        claims::a_claim_gives_an_anonymous_session_an_owner,
         claims::a_claim_takes_nothing_from_anybody,
         claims::of_many_claims_one_wins,
         claims::a_claimed_session_counts_as_its_owners,
         limits::the_total_is_limited,
         limits::each_principal_is_limited,
-        limits::nobody_is_not_a_principal,
-        limits::a_birth_that_exists_evicts_nobody,
-        limits::one_in_use_is_not_evicted,
-        limits::births_at_once_are_limited,
+        limits::anonymous_is_not_a_principal,
+        eviction::a_create_that_exists_evicts_none,
+        eviction::one_in_use_is_not_evicted,
+        limits::creates_at_once_are_limited,
         directory::a_listing_is_complete,
         directory::end_is_within_its_scope,
         directory::end_all_ends_those_and_no_others,
-        directory::no_birth_slips_past_end_all,
+        directory::no_create_slips_past_end_all,
         feed::every_end_is_heard,
         feed::an_end_is_announced_once,
     }

@@ -1,31 +1,35 @@
 //! Sessions in a PostgreSQL table, for several nodes.
 
 use std::{
-    fmt, io,
-    num::NonZeroU64,
+    fmt,
     sync::{Arc, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use sqlx::{
-    Connection as _, Error, Executor as _, FromRow as _, PgPool, Row as _, SqlStr, postgres::PgRow,
-};
+use sqlx::{Connection as _, PgPool, Postgres, SqlStr, postgres::PgRow};
 
-use self::{held::Held, listen::Listener, rooms::Rooms};
+use self::{
+    connection::Held,
+    limits::RecentCounts,
+    listen::Listener,
+    statements::{ANSWER, SWEEP, claim, end, from_primary, stored, touch},
+};
 use super::{
-    AtLimit, BoxFuture, Created, Directory, EndReason, Feed, Found, Limit, SessionFilter,
-    SessionInfo, SessionStore, StoreError, Terms,
-    sql::{self, Stored, Table, micros},
+    Created, Directory, EndReason, Feed, Found, SessionStore, StoreError, Terms,
+    sql::{self, Connections, Stored, Table, micros},
 };
 use crate::{
-    protocol::{SessionId, SessionRef},
-    session::{Owner, Scope, Session},
+    protocol::SessionId,
+    session::{Owner, Session},
 };
 
-mod held;
+mod connection;
+mod create;
+mod directory;
+mod limits;
 mod listen;
-mod rooms;
+mod statements;
 
 /// Sessions in a PostgreSQL table (11 or later), for several nodes that share a database.
 ///
@@ -54,7 +58,7 @@ mod rooms;
 /// isolation level at `read committed`, PostgreSQL's default. Set `acquire_timeout` to a second or two: the layer waits
 /// three seconds for an answer, and a pool that waits for thirty has nothing to say by then. `sqlx` asks the server
 /// for a sign of life before each use of a connection; `test_before_acquire(false)` saves that round trip and costs an
-/// error for each connection that broke while it was idle, of which all but births are tried again.
+/// error for each connection that broke while it was idle, of which all but creations are tried again.
 ///
 /// A transaction pooler in between must know prepared statements, as PgBouncer 1.21 does with
 /// `max_prepared_statements`. Others mix up the statements of their clients.
@@ -73,9 +77,9 @@ mod rooms;
 ///
 /// # Limits
 ///
-/// [`Terms::total`] and [`Terms::per_principal`] are soft: births that run at the very same moment, on whichever
+/// [`Terms::total`] and [`Terms::per_principal`] are soft: creations that run at the very same moment, on whichever
 /// node, do not count each other and may pass a limit by their number. And while less than nine tenths of a total are
-/// there, a node counts once a second, so that it takes the other nodes a tenth of the total in births within one
+/// there, a node counts once a second, so that it takes the other nodes a tenth of the total in creations within one
 /// second to pass it by more.
 ///
 /// # Feed
@@ -91,14 +95,14 @@ mod rooms;
 pub struct PostgresStore(Arc<Inner>);
 
 struct Inner {
-    pool: PgPool,
+    connections: Connections<Postgres>,
     table: Table,
     create: SqlStr,
     load: SqlStr,
     touch: SqlStr,
     claim: SqlStr,
     delete: SqlStr,
-    rooms: Rooms,
+    counts: RecentCounts,
     listener: Mutex<Weak<Listener>>,
 }
 
@@ -116,25 +120,22 @@ impl PostgresStore {
     /// Unless the name is 1 to 40 ASCII letters, digits and underscores. It is quoted: upper case stays upper case.
     #[must_use]
     pub fn with_table(self, name: &str) -> Self {
-        Self::on(self.0.pool.clone(), Table::new(name))
+        Self::on(self.0.connections.pool().clone(), Table::new(name))
     }
 
     fn on(pool: PgPool, table: Table) -> Self {
         Self(Arc::new(Inner {
-            create: table.sql(&CREATE.replace("{name}", NAME)),
+            create: table.sql(&create::statement()),
             load: table.sql(&from_primary(&format!(
-                "select {COLUMNS}, initialize_params from \"mcp_sessions\"
+                "select reference, scope, principal, initialize_params, {ANSWER} from \"mcp_sessions\"
                 where reference = $1 and expires > clock_timestamp()"
             ))),
-            touch: table.sql(&extend("used = true", "principal is not distinct from $3")),
-            claim: table.sql(&extend(
-                "used = true, principal = $3",
-                "(principal is null or principal = $3)",
-            )),
+            touch: table.sql(&touch()),
+            claim: table.sql(&claim()),
             delete: table.sql(&end("reference = $1", "$2")),
-            rooms: Rooms::default(),
+            counts: RecentCounts::default(),
             listener: Mutex::default(),
-            pool,
+            connections: Connections::new(pool),
             table,
         }))
     }
@@ -173,7 +174,7 @@ impl PostgresStore {
         let sweep = self.0.table.sql(SWEEP);
         let mut held = self.hold("sweep expired sessions").await?;
         let swept = sqlx::query_scalar::<_, i64>(sweep)
-            .bind(BATCH)
+            .bind(i64::from(sql::SWEPT_AT_ONCE))
             .fetch_one(&mut *held)
             .await;
         Ok(held.done(swept)?.unsigned_abs())
@@ -182,21 +183,15 @@ impl PostgresStore {
     /// Sweeps now and then, and goes on after errors. Spawn it; it ends when the pool is closed. Several nodes may do
     /// so at once without waiting for each other.
     pub async fn keep_swept(self, every: Duration) {
-        while !self.0.pool.is_closed() {
-            match self.sweep().await {
-                // There may be more.
-                Ok(swept) if swept >= BATCH.unsigned_abs() => continue,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "will sweep later");
-                }
-            }
-            tokio::time::sleep(every).await;
-        }
+        let sweep = || {
+            let store = self.clone();
+            async move { store.sweep().await }
+        };
+        sql::keep_swept(self.0.connections.pool().clone(), every, sweep).await;
     }
 
-    async fn hold(&self, doing: &'static str) -> Result<Held, StoreError> {
-        Held::acquire(&self.0.pool, doing).await
+    async fn hold(&self, doing: &'static str) -> Result<Held<'_>, StoreError> {
+        Held::acquire(&self.0.connections, doing).await
     }
 
     /// Touches, or claims.
@@ -207,62 +202,26 @@ impl PostgresStore {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
+        let reference = id.reference();
         let mut held = self.hold(doing).await?;
-        let found = sqlx::query_as::<_, Stored>(sql.clone())
-            .bind(&id.reference().as_bytes()[..])
+        let rows = sqlx::query(sql.clone())
+            .bind(&reference.as_bytes()[..])
             .bind(sql::scope(&owner.scope))
             .bind(sql::principal(owner))
             .bind(micros(idle))
-            .fetch_optional(&mut *held)
+            .bind(micros(sql::grace(idle)))
+            // Not `fetch_optional`, which leaves before the change is committed.
+            .fetch_all(&mut *held)
             .await;
-        Ok(held.done(found)?.map(|stored| stored.found(id)))
+        let stored = |row: &PgRow| Stored::of(row, reference, owner.clone());
+        let stored = rows.and_then(|rows| rows.first().map(stored).transpose());
+        Ok(held.done(stored)?.map(|stored| stored.found(id)))
     }
 }
 
 impl SessionStore for PostgresStore {
     async fn create(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
-        let asked = Instant::now();
-        let record = session.record();
-        let client = record.client.as_ref();
-        let first = terms.initial_idle.min(terms.idle);
-        let untouched = match terms.at_limit {
-            AtLimit::Refuse => None,
-            AtLimit::Evict { untouched } => Some(micros(untouched)),
-        };
-        let scope = &record.owner.scope;
-        let total = terms.total;
-        let total = total.filter(|&total| !self.0.rooms.take(scope, total, asked));
-        let limit = |limit: NonZeroU64| i64::try_from(limit.get()).unwrap_or(i64::MAX);
-
-        let mut held = self.hold("create a session").await?;
-        if let Err(error) = held.prepare(self.0.create.clone()).await {
-            return held.done(Err(error));
-        }
-        // So far it has waited for a connection, and, the first time there, for the statement to be prepared: that is part
-        // of the birth. The last microsecond is for the rounding.
-        let begun = terms.started_ago.saturating_add(asked.elapsed());
-        let row = sqlx::query(self.0.create.clone())
-            .bind(&session.reference().as_bytes()[..])
-            .bind(sql::scope(scope))
-            .bind(sql::principal(&record.owner))
-            .bind(record.issuer == crate::Issuer::Layer)
-            .bind(client.map(|client| client.name.as_bytes()))
-            .bind(client.map(|client| client.version.as_bytes()))
-            .bind(record.protocol_version.as_deref().map(str::as_bytes))
-            .bind(record.initialize_params.as_deref())
-            .bind(micros(terms.life.map_or(first, |life| first.min(life))))
-            .bind(terms.life.map(micros))
-            .bind(total.map(limit))
-            .bind(terms.per_principal.map(limit))
-            .bind(untouched)
-            .bind(micros(begun) + 1)
-            .fetch_one(&mut *held)
-            .await;
-        let (created, total) = held.done(row.and_then(|row| created(&row)))?;
-        if let Some(sessions) = total {
-            self.0.rooms.counted(scope, sessions, asked);
-        }
-        Ok(created)
+        self.insert(session, terms).await
     }
 
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
@@ -314,125 +273,11 @@ impl SessionStore for PostgresStore {
         let runtime = tokio::runtime::Handle::try_current().ok()?;
         let mut running = self.0.listener.lock();
         let listener = running.upgrade().unwrap_or_else(|| {
-            let (pool, channel) = (self.0.pool.clone(), self.0.table.name());
+            let (pool, channel) = (self.0.connections.pool().clone(), self.0.table.name());
             Arc::new(Listener::start(&runtime, pool, channel.to_owned()))
         });
         *running = Arc::downgrade(&listener);
         Some(listener.subscribe())
-    }
-}
-
-impl Directory for PostgresStore {
-    fn count<'a>(&'a self, filter: &'a SessionFilter) -> BoxFuture<'a, Result<u64, StoreError>> {
-        Box::pin(async move {
-            let count = self.0.table.sql(&from_primary(&format!(
-                "select count(*) from \"mcp_sessions\" where {} and expires > now()",
-                meant(filter)
-            )));
-            let mut held = self.hold("count sessions").await?;
-            let row = sqlx::query(count)
-                .bind(sql::scope(filter.scope()))
-                .bind(principal(filter))
-                .fetch_one(&mut *held)
-                .await;
-            let count = row.and_then(|row| {
-                check_primary(&row)?;
-                row.try_get::<i64, _>("count")
-            });
-            Ok(held.done(count)?.unsigned_abs())
-        })
-    }
-
-    fn list<'a>(
-        &'a self,
-        filter: &'a SessionFilter,
-        after: Option<&'a SessionRef>,
-        at_most: usize,
-    ) -> BoxFuture<'a, Result<Vec<SessionInfo>, StoreError>> {
-        Box::pin(async move {
-            let list = self.0.table.sql(&from_primary(&format!(
-                "select {COLUMNS}, null::bytea as initialize_params from \"mcp_sessions\"
-                where {} and expires > clock_timestamp() and reference > $3
-                order by reference limit $4",
-                meant(filter)
-            )));
-            let mut held = self.hold("list sessions").await?;
-            let rows = sqlx::query(list)
-                .bind(sql::scope(filter.scope()))
-                .bind(principal(filter))
-                .bind(after.map_or(&[][..], |after| after.as_bytes()))
-                .bind(i64::try_from(at_most).unwrap_or(i64::MAX))
-                .fetch_all(&mut *held)
-                .await;
-            let found = held.done(rows.and_then(stored))?;
-            Ok(found.into_iter().map(Stored::info).collect())
-        })
-    }
-
-    fn end<'a>(
-        &'a self,
-        scope: &'a Scope,
-        reference: &'a SessionRef,
-        reason: EndReason,
-    ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(async move {
-            let end = self
-                .0
-                .table
-                .sql(&end("scope = $1 and reference = $2", "$3"));
-            let mut held = self.hold("end a session").await?;
-            let ended = sqlx::query_scalar::<_, i64>(end)
-                .bind(sql::scope(scope))
-                .bind(&reference.as_bytes()[..])
-                .bind(reason.as_str())
-                .fetch_one(&mut *held)
-                .await;
-            Ok(held.done(ended)? > 0)
-        })
-    }
-
-    /// Two steps: a mark that refuses the births on their way, and the end of all that were recorded before.
-    fn end_all<'a>(
-        &'a self,
-        filter: &'a SessionFilter,
-        reason: EndReason,
-    ) -> BoxFuture<'a, Result<u64, StoreError>> {
-        Box::pin(async move {
-            let table = &self.0.table;
-            let mut held = self.hold("end all sessions of an owner").await?;
-            let ended = async {
-                let mut transaction = held.begin().await?;
-                // Waits for the births that have looked for marks already, and keeps out those that have not.
-                sqlx::raw_sql(table.sql(
-                    "lock table \"mcp_sessions_revoked\" in share row exclusive mode",
-                ))
-                .execute(&mut *transaction)
-                .await?;
-                sqlx::query(table.sql(MARK))
-                    .bind(sql::scope(filter.scope()))
-                    .bind(matches!(filter, SessionFilter::Scope(_)))
-                    .bind(principal(filter))
-                    .execute(&mut *transaction)
-                    .await?;
-                transaction.commit().await?;
-
-                // Locked in one order, so that two of these do not wait for each other.
-                let all = format!(
-                    "reference in (
-                        select reference from \"mcp_sessions\" where {} order by reference for update
-                    )",
-                    meant(filter)
-                );
-                sqlx::query_scalar::<_, i64>(table.sql(&end(&all, "$3")))
-                    .bind(sql::scope(filter.scope()))
-                    .bind(principal(filter))
-                    .bind(reason.as_str())
-                    .fetch_one(&mut *held)
-                    .await
-            }
-            .await;
-            Ok(held.done(ended)?.unsigned_abs())
-        })
     }
 }
 
@@ -444,133 +289,4 @@ impl fmt::Debug for PostgresStore {
     }
 }
 
-/// A statement that extends the sessions of this condition.
-fn extend(set: &str, condition: &str) -> String {
-    // clock_timestamp(), not now(): a statement that has waited for the row must not wake a session that expired
-    // while it waited.
-    format!(
-        "update \"mcp_sessions\" set {set}, touched = clock_timestamp(), expires = greatest(
-            expires, least(clock_timestamp() + $4::bigint * interval '1 microsecond', ends)
-        )
-        where reference = $1 and scope = $2 and {condition} and expires > clock_timestamp()
-        returning {COLUMNS}, null::bytea as initialize_params"
-    )
-}
-
-/// A statement that ends the live sessions of this condition, says so with the reason in this parameter, and counts
-/// them.
-fn end(condition: &str, reason: &str) -> String {
-    format!(
-        "with gone as (
-            delete from \"mcp_sessions\" where {condition} and expires > clock_timestamp() returning reference
-        )
-        select count(pg_notify('mcp_sessions', {NAME} || ' ' || {reason})) from gone"
-    )
-}
-
-/// A query whose answer says whether it comes from a standby, even if it finds no row.
-fn from_primary(query: &str) -> String {
-    format!(
-        "select pg_is_in_recovery() as is_standby, found.*
-        from (select) as always left join lateral ({query}) as found on true"
-    )
-}
-
-/// The condition of the sessions that are meant, with the scope as `$1` and the principal, or null, as `$2`.
-fn meant(filter: &SessionFilter) -> &'static str {
-    match filter {
-        SessionFilter::Scope(_) => "scope = $1 and $2::bytea is null",
-        // "Is not distinct from" would use no index.
-        SessionFilter::Owner(owner) if owner.principal.is_some() => "scope = $1 and principal = $2",
-        SessionFilter::Owner(_) => "scope = $1 and principal is null and $2::bytea is null",
-    }
-}
-
-fn principal(filter: &SessionFilter) -> Option<&[u8]> {
-    match filter {
-        SessionFilter::Scope(_) => None,
-        SessionFilter::Owner(owner) => sql::principal(owner),
-    }
-}
-
-/// What became of a birth, and how many sessions the scope then has, if they were counted.
-fn created(row: &PgRow) -> Result<(Created, Option<u64>), Error> {
-    let is_new = row.try_get("is_new")?;
-    let evicted = row.try_get::<Option<Vec<u8>>, _>("evicted")?;
-    let created = if is_new {
-        Created::New {
-            left: None,
-            evicted: evicted.as_deref().map(sql::reference).transpose()?,
-        }
-    } else if row.try_get("revoked")? {
-        Created::Revoked
-    } else if row.try_get("taken")? {
-        Created::Exists
-    } else if row.try_get("principal_full")? {
-        Created::Full(Limit::PerPrincipal)
-    } else if row.try_get("total_full")? {
-        Created::Full(Limit::Total)
-    } else {
-        // Another birth of this id was faster.
-        Created::Exists
-    };
-    let total = row.try_get::<Option<i64>, _>("total")?;
-    Ok((
-        created,
-        total.map(|total| total.unsigned_abs() + u64::from(is_new)),
-    ))
-}
-
-/// The sessions in an answer to a query [`from_primary`].
-fn stored(rows: Vec<PgRow>) -> Result<Vec<Stored>, Error> {
-    let mut found = Vec::new();
-    for row in rows {
-        check_primary(&row)?;
-        if row.try_get::<Option<&[u8]>, _>("reference")?.is_some() {
-            found.push(Stored::from_row(&row)?);
-        }
-    }
-    Ok(found)
-}
-
-fn check_primary(row: &PgRow) -> Result<(), Error> {
-    match row.try_get("is_standby")? {
-        true => Err(Error::Io(io::Error::other(
-            "connected to a standby, which may lag behind the primary",
-        ))),
-        false => Ok(()),
-    }
-}
-
-const COLUMNS: &str = "
-    reference, scope, principal, by_layer, client_name, client_version, protocol_version,
-    (extract(epoch from clock_timestamp() - born) * 1000000)::bigint as age,
-    (extract(epoch from expires - clock_timestamp()) * 1000000)::bigint as idle_left,
-    (extract(epoch from ends - clock_timestamp()) * 1000000)::bigint as life_left";
-
-/// A reference as [`SessionRef`] writes it.
-const NAME: &str = "translate(rtrim(encode(reference, 'base64'), '='), '+/', '-_')";
-
-const CREATE: &str = include_str!("postgres/create.sql");
-
-const MARK: &str = "
-    insert into \"mcp_sessions_revoked\" (scope, everyone, principal, at)
-    values ($1, $2, $3, clock_timestamp())";
-
-const SWEEP: &str = "
-    with old as (
-        select reference from \"mcp_sessions\" where expires <= clock_timestamp()
-        limit $1 for update skip locked
-    ),
-    gone as (
-        delete from \"mcp_sessions\" where reference in (select reference from old) returning reference
-    ),
-    forgotten as (
-        delete from \"mcp_sessions_revoked\" where at < now() - interval '1 hour'
-    )
-    select count(*) from gone";
-
 const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/postgres/0001_sessions.sql")];
-
-/// How many rows one sweep deletes at most.
-const BATCH: i64 = 1000;

@@ -60,13 +60,13 @@ mod fields;
 /// | `mcp:{b}:due` | the same by the time when to look whether they are still live |
 /// | `mcp:{b}:x:..` | that all of a scope or an owner were ended, for an hour |
 ///
-/// A touch leaves the index alone. An entry whose session expired is found and removed by later births and counts,
+/// A touch leaves the index alone. An entry whose session expired is found and removed by later creations and counts,
 /// a few at a time, and the keys of the index expire soon after the last session in them.
 ///
 /// # Limits
 ///
-/// On one server they are exact: a birth counts all shards in the same script. On a cluster it asks the other shards
-/// first, so births under way at the same time can exceed a limit by their number.
+/// On one server they are exact: a creation counts all shards in the same script. On a cluster it asks the other shards
+/// first, so creations under way at the same time can exceed a limit by their number.
 ///
 /// # Cluster
 ///
@@ -364,6 +364,6 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 /// The first line of a script. It makes a replica refuse the script, so that none answers from a state that lags, and
 /// a server without memory refuse it before its first step.
 const DENY_OOM: &str = "#!lua\n";
-/// The same for scripts that a server without memory runs too, because they are not births.
+/// The same for scripts that a server without memory runs too, because they are not creations.
 const ALLOW_OOM: &str = "#!lua flags=allow-oom\n";
 const COMMON: &str = include_str!("redis/common.lua");

@@ -1,16 +1,18 @@
-//! A session as a row: what the SQL stores share.
+//! What the SQL stores share: names of tables, sessions as rows, connections for a call.
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{
-    AssertSqlSafe, ColumnIndex, Decode, Error, FromRow, Row, SqlSafeStr as _, SqlStr, Type,
-    error::BoxDynError,
-};
+use sqlx::{AssertSqlSafe, Database, Pool, SqlSafeStr as _, SqlStr};
 
-use super::{Found, SessionInfo};
-use crate::{
-    protocol::{ClientInfo, SessionId, SessionRef},
-    session::{Issuer, Owner, Principal, Scope, Session, SessionRecord},
+use super::{SessionFilter, StoreError, Terms};
+use crate::session::{Owner, Scope};
+
+mod connections;
+mod row;
+
+pub(super) use self::{
+    connections::{Connections, Lent},
+    row::{Stored, reference},
 };
 
 /// The name of a table, fit to stand in a statement.
@@ -47,92 +49,6 @@ impl Default for Table {
     }
 }
 
-/// A row of the table of sessions. Its times are microseconds from now, by the database's clock.
-pub(super) struct Stored {
-    reference: SessionRef,
-    record: SessionRecord,
-    age: Duration,
-    idle_left: Duration,
-    life_left: Option<Duration>,
-}
-
-impl Stored {
-    pub(super) fn found(self, id: &SessionId) -> Found {
-        Found {
-            session: Session::new(id.clone(), self.record),
-            age: self.age,
-            idle_left: self.idle_left,
-            life_left: self.life_left,
-        }
-    }
-
-    pub(super) fn info(self) -> SessionInfo {
-        SessionInfo {
-            reference: self.reference,
-            record: self.record,
-            age: self.age,
-            idle_left: self.idle_left,
-            life_left: self.life_left,
-        }
-    }
-}
-
-impl<'r, R: Row> FromRow<'r, R> for Stored
-where
-    &'static str: ColumnIndex<R>,
-    Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
-    bool: Decode<'r, R::Database> + Type<R::Database>,
-    i64: Decode<'r, R::Database> + Type<R::Database>,
-{
-    fn from_row(row: &'r R) -> Result<Self, Error> {
-        let text = |column: &'static str| {
-            let bytes: Option<Vec<u8>> = row.try_get(column)?;
-            let text = bytes.map(String::from_utf8).transpose();
-            text.map_err(|not_utf8| unreadable(column, not_utf8.into()))
-        };
-        let name = |column| text(column)?.ok_or_else(|| unreadable(column, "it is null".into()));
-        let client = match text("client_name")? {
-            Some(name_of_client) => Some(ClientInfo {
-                name: name_of_client,
-                version: name("client_version")?,
-            }),
-            None => None,
-        };
-        let issuer = match row.try_get("by_layer")? {
-            true => Issuer::Layer,
-            false => Issuer::Inner,
-        };
-        let life_left = row.try_get::<Option<i64>, _>("life_left")?.map(duration);
-        let idle_left = duration(row.try_get("idle_left")?);
-        Ok(Self {
-            reference: reference(&row.try_get::<Vec<u8>, _>("reference")?)?,
-            record: SessionRecord {
-                owner: Owner {
-                    scope: Scope::new(name("scope")?),
-                    principal: text("principal")?.map(Principal::new),
-                },
-                issuer,
-                client,
-                protocol_version: text("protocol_version")?,
-                initialize_params: row
-                    .try_get::<Option<Vec<u8>>, _>("initialize_params")?
-                    .map(Into::into),
-            },
-            age: duration(row.try_get("age")?),
-            idle_left: life_left.map_or(idle_left, |life_left| idle_left.min(life_left)),
-            life_left,
-        })
-    }
-}
-
-/// The reference that a row is keyed by.
-pub(super) fn reference(bytes: &[u8]) -> Result<SessionRef, Error> {
-    let bytes = bytes
-        .try_into()
-        .map_err(|_| unreadable("reference", "it is not 32 bytes long".into()))?;
-    Ok(SessionRef::from_bytes(bytes))
-}
-
 /// What a principal's column holds. Names are kept as bytes, because text in PostgreSQL cannot hold a NUL and in
 /// SQLite holds one badly.
 pub(super) fn principal(owner: &Owner) -> Option<&[u8]> {
@@ -140,6 +56,14 @@ pub(super) fn principal(owner: &Owner) -> Option<&[u8]> {
         .principal
         .as_ref()
         .map(|name| name.as_str().as_bytes())
+}
+
+/// The same of a filter: null unless it is of a principal.
+pub(super) fn filtered_principal(filter: &SessionFilter) -> Option<&[u8]> {
+    match filter {
+        SessionFilter::Scope(_) => None,
+        SessionFilter::Owner(owner) => principal(owner),
+    }
 }
 
 pub(super) fn scope(scope: &Scope) -> &[u8] {
@@ -151,16 +75,39 @@ pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.min(FOR_EVER).as_micros()).expect("it was bounded")
 }
 
-fn duration(micros: i64) -> Duration {
-    Duration::from_micros(micros.try_into().unwrap_or_default())
+/// How much more than the idle time a touch grants, and so for how long after it others need not be written.
+pub(super) fn grace(idle: Duration) -> Duration {
+    idle / 16
 }
 
-fn unreadable(column: &str, source: BoxDynError) -> Error {
-    Error::ColumnDecode {
-        index: column.to_owned(),
-        source,
+/// How long a new session lives without a touch.
+pub(super) fn first_idle(terms: &Terms) -> Duration {
+    let idle = terms.initial_idle.min(terms.idle);
+    terms.life.map_or(idle, |life| idle.min(life))
+}
+
+/// Sweeps now and then until the pool is closed, and goes on after errors.
+pub(super) async fn keep_swept<D, F>(pool: Pool<D>, every: Duration, sweep: impl Fn() -> F)
+where
+    D: Database,
+    F: Future<Output = Result<u64, StoreError>>,
+{
+    while !pool.is_closed() {
+        match sweep().await {
+            // There may be more.
+            Ok(swept) if swept >= u64::from(SWEPT_AT_ONCE) => continue,
+            Ok(_) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "expired sessions will be swept later");
+            }
+        }
+        tokio::time::sleep(every).await;
     }
 }
+
+/// How many rows one sweep deletes at most.
+pub(super) const SWEPT_AT_ONCE: u32 = 1000;
 
 /// A hundred years. Longer times would leave the range in which a database calculates exactly.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

@@ -2,44 +2,43 @@
 
 use std::{
     fmt,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use sqlx::{Error, Row as _, SqlStr, SqlitePool, sqlite::SqliteRow};
+use sqlx::{
+    Error, Row as _, SqlStr, Sqlite, SqliteConnection, SqlitePool,
+    sqlite::{
+        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    },
+};
 use tokio::sync::broadcast;
 
+use self::errors::failed;
 use super::{
-    BoxFuture, Created, Directory, EndReason, Feed, FeedEvent, Found, SessionFilter, SessionInfo,
-    SessionStore, StoreError, StoreErrorKind, Terms,
+    Created, Directory, EndReason, Feed, FeedEvent, Found, SessionStore, StoreError,
+    StoreErrorKind, Terms,
     feed::heard,
-    sql::{self, Stored, Table},
+    sql::{self, Connections, Stored, Table},
 };
 use crate::{
     protocol::{SessionId, SessionRef},
     session::{Owner, Scope, Session},
 };
 
-mod birth;
+mod create;
+mod directory;
+mod errors;
 
 /// Sessions in an SQLite file (3.42 or later), for one process whose sessions survive a restart.
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use mcp_session_layer::{McpSessionLayer, SqliteStore, sqlx::sqlite::*};
+/// use mcp_session_layer::{McpSessionLayer, SqliteStore};
 ///
 /// # async fn run() -> anyhow::Result<()> {
-/// let options = SqliteConnectOptions::new()
-///     .filename("sessions.db")
-///     .create_if_missing(true)
-///     .journal_mode(SqliteJournalMode::Wal)
-///     .busy_timeout(Duration::from_secs(2));
-/// let pool = SqlitePoolOptions::new()
-///     .acquire_timeout(Duration::from_secs(2))
-///     .connect_with(options)
-///     .await?;
-/// let store = SqliteStore::new(pool);
-/// store.migrate().await?;
+/// let store = SqliteStore::open("sessions.db").await?;
 /// tokio::spawn(store.clone().keep_swept(Duration::from_secs(60)));
 /// let layer = McpSessionLayer::new(store);
 /// # let _: McpSessionLayer = layer;
@@ -47,12 +46,20 @@ mod birth;
 /// # }
 /// ```
 ///
+/// # Power cuts
+///
+/// [`open`](Self::open) uses write-ahead logging, so that readers and the writer do not wait for each other, and flushes
+/// to the disk (`synchronous = FULL`) only what ends a session or changes its owner. New sessions and touches are left
+/// to the operating system (`NORMAL`), which makes them many times cheaper. A crash of the process loses nothing. A power
+/// cut may lose the sessions created and the touches of the last moments, whose clients then start over; it never damages
+/// the file, and never brings an ended session back.
+///
 /// # Pool
 ///
-/// The pool is yours, and so are its settings. Use write-ahead logging, or readers and writers wait for each other; leave
-/// `synchronous` at `FULL`, or a power cut may bring an ended session back; keep `busy_timeout` and `acquire_timeout`
-/// below the three seconds for which the layer waits. Each connection to `:memory:` is a database of its own, so it
-/// takes a pool of exactly one connection that never expires.
+/// [`new`](Self::new) takes a pool of yours, with your settings. Use write-ahead logging there too. With `synchronous` at
+/// `NORMAL` a power cut may bring an ended session back, with `FULL` each write waits for the disk. Keep `busy_timeout`
+/// and `acquire_timeout` below the three seconds for which the layer waits. Each connection to `:memory:` is a database
+/// of its own, so it takes a pool of exactly one connection that never expires.
 ///
 /// # Tables
 ///
@@ -71,19 +78,49 @@ mod birth;
 pub struct SqliteStore(Arc<Inner>);
 
 struct Inner {
-    pool: SqlitePool,
+    readers: Connections<Sqlite>,
+    /// Of one connection, because those that wait for each other within SQLite do so by looking again and again.
+    writer: Connections<Sqlite>,
+    /// Of another, which waits for the disk: for what a power cut must not undo.
+    durable: SqlitePool,
     table: Table,
     load: SqlStr,
+    fresh: SqlStr,
     touch: SqlStr,
     claim: SqlStr,
     ends: broadcast::Sender<FeedEvent>,
 }
 
 impl SqliteStore {
+    /// A store in this file, in the table `mcp_sessions`. Both are made if they are not there.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened or written.
+    pub async fn open(file: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .busy_timeout(PATIENCE);
+        let pool = |connections, synchronous| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(PATIENCE)
+                .connect_lazy_with(options.clone().synchronous(synchronous))
+        };
+        let durable = pool(1, SqliteSynchronous::Full);
+        let [readers, writer] = [READERS, 1].map(|size| pool(size, SqliteSynchronous::Normal));
+        let store = Self::on(readers, writer, durable, Table::default());
+        // By the one connection of its pool, since whoever opens a file first chooses its journal alone.
+        store.migrate().await?;
+        Ok(store)
+    }
+
     /// A store in the table `mcp_sessions`. Nothing is opened until it is used.
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
-        Self::on(pool, Table::default())
+        Self::on(pool.clone(), pool.clone(), pool, Table::default())
     }
 
     /// The same in another table.
@@ -93,15 +130,22 @@ impl SqliteStore {
     /// Unless the name is 1 to 40 ASCII letters, digits and underscores.
     #[must_use]
     pub fn with_table(self, name: &str) -> Self {
-        Self::on(self.0.pool.clone(), Table::new(name))
+        let [readers, writer] =
+            [&self.0.readers, &self.0.writer].map(|connections| connections.pool().clone());
+        Self::on(readers, writer, self.0.durable.clone(), Table::new(name))
     }
 
-    fn on(pool: SqlitePool, table: Table) -> Self {
+    fn on(readers: SqlitePool, writer: SqlitePool, durable: SqlitePool, table: Table) -> Self {
         Self(Arc::new(Inner {
             load: table.sql(&format!(
-                "select {COLUMNS}, initialize_params
+                "select reference, scope, principal, initialize_params, {ANSWER}
                 from \"mcp_sessions\" left join \"mcp_sessions_params\" using (reference)
                 where reference = ?1 and expires > {NOW}"
+            )),
+            fresh: table.sql(&format!(
+                "select {ANSWER} from \"mcp_sessions\"
+                where reference = ?1 and scope = ?2 and principal is ?3
+                    and used and latest_touch > {NOW} and expires >= {NOW} + ?4 and expires > {NOW}"
             )),
             touch: table.sql(&extend("used = true", "principal is ?3")),
             claim: table.sql(&extend(
@@ -109,7 +153,9 @@ impl SqliteStore {
                 "(principal is null or principal is ?3)",
             )),
             ends: broadcast::channel(CAPACITY).0,
-            pool,
+            readers: Connections::new(readers),
+            writer: Connections::new(writer),
+            durable,
             table,
         }))
     }
@@ -122,7 +168,7 @@ impl SqliteStore {
     pub async fn migrate(&self) -> Result<(), StoreError> {
         for migration in MIGRATIONS {
             let migration = sqlx::raw_sql(self.0.table.sql(migration));
-            let migrated = migration.execute(&self.0.pool).await;
+            let migrated = migration.execute(&self.0.durable).await;
             migrated.map_err(failed("create the tables"))?;
         }
         Ok(())
@@ -135,14 +181,14 @@ impl SqliteStore {
     ///
     /// When the file is locked, full or read-only.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
-        let pool = &self.0.pool;
+        let pool = self.0.writer.pool();
         let swept = async {
             let old = format!(
                 "delete from \"mcp_sessions\" where reference in (
                     select reference from \"mcp_sessions\" where expires <= {NOW} limit ?1
                 )"
             );
-            let old = sqlx::query(self.0.table.sql(&old)).bind(BATCH);
+            let old = sqlx::query(self.0.table.sql(&old)).bind(sql::SWEPT_AT_ONCE);
             let swept = old.execute(pool).await?.rows_affected();
             let marks =
                 format!("delete from \"mcp_sessions_revoked\" where at < {NOW} - 60 * 60 * 1000");
@@ -154,38 +200,35 @@ impl SqliteStore {
 
     /// Sweeps now and then, and goes on after errors. Spawn it; it ends when the pool is closed.
     pub async fn keep_swept(self, every: Duration) {
-        while !self.0.pool.is_closed() {
-            match self.sweep().await {
-                // There may be more.
-                Ok(swept) if swept >= u64::from(BATCH) => continue,
-                Ok(_) => {}
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "expired sessions will be swept later");
-                }
-            }
-            tokio::time::sleep(every).await;
-        }
+        let sweep = || {
+            let store = self.clone();
+            async move { store.sweep().await }
+        };
+        sql::keep_swept(self.0.writer.pool().clone(), every, sweep).await;
     }
 
-    /// Touches, or claims.
+    /// What a statement of a touch or a claim answers on this connection.
     async fn extend(
         &self,
-        (sql, doing): (&SqlStr, &'static str),
+        sql: &SqlStr,
+        connection: &mut SqliteConnection,
         id: &SessionId,
         owner: &Owner,
         idle: Duration,
-    ) -> Result<Option<Found>, StoreError> {
-        let found = sqlx::query_as::<_, Stored>(sql.clone())
-            .bind(&id.reference().as_bytes()[..])
+    ) -> Result<Option<Found>, Error> {
+        let reference = id.reference();
+        let rows = sqlx::query(sql.clone())
+            .bind(&reference.as_bytes()[..])
             .bind(sql::scope(&owner.scope))
             .bind(sql::principal(owner))
             .bind(millis(idle))
+            .bind(millis(sql::grace(idle)))
             // Not `fetch_optional`, which leaves before the change is committed.
-            .fetch_all(&self.0.pool)
-            .await;
-        let mut found = found.map_err(failed(doing))?;
-        Ok(found.pop().map(|stored| stored.found(id)))
+            .fetch_all(connection)
+            .await?;
+        let stored = |row: &SqliteRow| Stored::of(row, reference, owner.clone());
+        let stored = rows.first().map(stored).transpose()?;
+        Ok(stored.map(|stored| stored.found(id)))
     }
 
     /// Ends one session, of this scope if there is one.
@@ -205,7 +248,7 @@ impl SqliteStore {
         .bind(scope.map(sql::scope));
         let inner = Arc::clone(&self.0);
         finished(doing, async move {
-            let gone = end.fetch_all(&inner.pool).await?;
+            let gone = end.fetch_all(&inner.durable).await?;
             inner.announce(&gone, reason)
         })
         .await
@@ -224,33 +267,6 @@ impl Inner {
         }
         Ok(ended)
     }
-
-    /// Two steps: a mark that refuses the births on their way, and the end of all that were recorded before.
-    async fn end_all(&self, filter: &SessionFilter, reason: EndReason) -> Result<u64, Error> {
-        let mark = format!(
-            "insert into \"mcp_sessions_revoked\" (scope, everyone, principal, at)
-            values (?1, ?2, ?3, {NOW})"
-        );
-        sqlx::query(self.table.sql(&mark))
-            .bind(sql::scope(filter.scope()))
-            .bind(matches!(filter, SessionFilter::Scope(_)))
-            .bind(principal(filter))
-            .execute(&self.pool)
-            .await?;
-        let end = format!(
-            "delete from \"mcp_sessions\" where {} and expires > {NOW} returning reference",
-            meant(filter)
-        );
-        let gone = sqlx::query(self.table.sql(&end))
-            .bind(sql::scope(filter.scope()))
-            .bind(principal(filter))
-            .fetch_all(&self.pool)
-            .await?;
-        let ended = self.announce(&gone, reason)?;
-        // The clock shows milliseconds: a birth that begins after this must not look as old as the mark.
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        Ok(ended.len() as u64)
-    }
 }
 
 impl SessionStore for SqliteStore {
@@ -266,7 +282,7 @@ impl SessionStore for SqliteStore {
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
         let found = sqlx::query_as::<_, Stored>(self.0.load.clone())
             .bind(&id.reference().as_bytes()[..])
-            .fetch_optional(&self.0.pool)
+            .fetch_optional(self.0.readers.pool())
             .await;
         let found = found.map_err(failed("load a session"))?;
         Ok(found.map(|stored| stored.found(id)))
@@ -278,8 +294,24 @@ impl SessionStore for SqliteStore {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
-        self.extend((&self.0.touch, "touch a session"), id, owner, idle)
-            .await
+        // A look takes no lock, and mostly finds that there is nothing to write. If it does not, the update alone
+        // answers.
+        let touched = async {
+            let inner = &self.0;
+            let mut found = None;
+            for (sql, connections) in [
+                (&inner.fresh, &inner.readers),
+                (&inner.touch, &inner.writer),
+            ] {
+                if found.is_none() {
+                    let mut connection = connections.acquire().await?;
+                    found = self.extend(sql, &mut connection, id, owner, idle).await?;
+                    connections.hand_on(connection);
+                }
+            }
+            Ok(found)
+        };
+        touched.await.map_err(failed("touch a session"))
     }
 
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
@@ -293,8 +325,12 @@ impl SessionStore for SqliteStore {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
-        self.extend((&self.0.claim, "claim a session"), id, owner, idle)
-            .await
+        let claimed = async {
+            let mut connection = self.0.durable.acquire().await?;
+            let claim = &self.0.claim;
+            self.extend(claim, &mut connection, id, owner, idle).await
+        };
+        claimed.await.map_err(failed("claim a session"))
     }
 
     fn directory(&self) -> Option<&dyn Directory> {
@@ -303,69 +339,6 @@ impl SessionStore for SqliteStore {
 
     fn feed(&self) -> Option<Feed> {
         Some(heard(self.0.ends.subscribe(), ()))
-    }
-}
-
-impl Directory for SqliteStore {
-    fn count<'a>(&'a self, filter: &'a SessionFilter) -> BoxFuture<'a, Result<u64, StoreError>> {
-        Box::pin(async move {
-            let count = format!(
-                "select count(*) from \"mcp_sessions\" where {} and expires > {NOW}",
-                meant(filter)
-            );
-            sqlx::query_scalar::<_, i64>(self.0.table.sql(&count))
-                .bind(sql::scope(filter.scope()))
-                .bind(principal(filter))
-                .fetch_one(&self.0.pool)
-                .await
-                .map(i64::unsigned_abs)
-                .map_err(failed("count sessions"))
-        })
-    }
-
-    fn list<'a>(
-        &'a self,
-        filter: &'a SessionFilter,
-        after: Option<&'a SessionRef>,
-        at_most: usize,
-    ) -> BoxFuture<'a, Result<Vec<SessionInfo>, StoreError>> {
-        Box::pin(async move {
-            let list = format!(
-                "select {COLUMNS}, null as initialize_params from \"mcp_sessions\"
-                where {} and expires > {NOW} and reference > ?3
-                order by reference limit ?4",
-                meant(filter)
-            );
-            let found = sqlx::query_as::<_, Stored>(self.0.table.sql(&list))
-                .bind(sql::scope(filter.scope()))
-                .bind(principal(filter))
-                .bind(after.map_or(&[][..], |after| after.as_bytes()))
-                .bind(i64::try_from(at_most).unwrap_or(i64::MAX))
-                .fetch_all(&self.0.pool)
-                .await;
-            let found = found.map_err(failed("list sessions"))?;
-            Ok(found.into_iter().map(Stored::info).collect())
-        })
-    }
-
-    fn end<'a>(
-        &'a self,
-        scope: &'a Scope,
-        reference: &'a SessionRef,
-        reason: EndReason,
-    ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(self.end_one("end a session", *reference, Some(scope), reason))
-    }
-
-    fn end_all<'a>(
-        &'a self,
-        filter: &'a SessionFilter,
-        reason: EndReason,
-    ) -> BoxFuture<'a, Result<u64, StoreError>> {
-        let (inner, filter) = (Arc::clone(&self.0), filter.clone());
-        Box::pin(finished("end all sessions of an owner", async move {
-            inner.end_all(&filter, reason).await
-        }))
     }
 }
 
@@ -394,59 +367,16 @@ async fn finished<T: Send + 'static>(
 /// A statement that extends the sessions of this condition.
 fn extend(set: &str, condition: &str) -> String {
     format!(
-        "update \"mcp_sessions\" set {set}, touched = {NOW}, expires = max(
-            expires, min({NOW} + ?4, coalesce(ends, {NOW} + ?4))
+        "update \"mcp_sessions\" set {set}, latest_touch = max(latest_touch, {NOW} + ?5), expires = max(
+            expires, min({NOW} + ?4 + ?5, coalesce(life_ends, {NOW} + ?4 + ?5))
         )
         where reference = ?1 and scope = ?2 and {condition} and expires > {NOW}
-        returning {COLUMNS}, null as initialize_params"
+        returning {ANSWER}"
     )
-}
-
-/// The condition of the sessions that are meant, with the scope as `?1` and the principal, or null, as `?2`.
-fn meant(filter: &SessionFilter) -> &'static str {
-    match filter {
-        // The plus keeps SQLite from fetching the whole scope row by row through the index of owners.
-        SessionFilter::Scope(_) => "+scope = ?1 and ?2 is null",
-        SessionFilter::Owner(_) => "scope = ?1 and principal is ?2",
-    }
-}
-
-fn principal(filter: &SessionFilter) -> Option<&[u8]> {
-    match filter {
-        SessionFilter::Scope(_) => None,
-        SessionFilter::Owner(owner) => sql::principal(owner),
-    }
 }
 
 fn millis(duration: Duration) -> i64 {
     sql::micros(duration) / 1000
-}
-
-fn failed(doing: &'static str) -> impl FnOnce(Error) -> StoreError {
-    move |error| StoreError::new(kind(&error), doing).with_source(error)
-}
-
-fn kind(error: &Error) -> StoreErrorKind {
-    match error {
-        Error::Io(_) | Error::PoolTimedOut | Error::WorkerCrashed => StoreErrorKind::Unavailable,
-        Error::ColumnDecode { .. } | Error::Decode(_) => StoreErrorKind::Corrupt,
-        Error::Database(error) => {
-            let code = error.code().and_then(|code| code.parse::<u32>().ok());
-            kind_of_code(code.unwrap_or_default())
-        }
-        _ => StoreErrorKind::Failed,
-    }
-}
-
-/// What a result code says (<https://sqlite.org/rescode.html>). Its lowest byte is the primary one.
-fn kind_of_code(code: u32) -> StoreErrorKind {
-    match code & 0xFF {
-        // Busy, locked, out of memory, interrupted, I/O error, full, cannot open, locking protocol.
-        5 | 6 | 7 | 9 | 10 | 13 | 14 | 15 => StoreErrorKind::Unavailable,
-        // Corrupt, not a database.
-        11 | 26 => StoreErrorKind::Corrupt,
-        _ => StoreErrorKind::Failed,
-    }
 }
 
 /// Milliseconds since 1970. Within a statement it is always the same.
@@ -458,23 +388,51 @@ macro_rules! now {
 
 const NOW: &str = now!();
 
-const COLUMNS: &str = concat!(
-    "reference, scope, principal, by_layer, client_name, client_version, protocol_version,",
+/// What a touch answers: of a row whose key and owner are known.
+const ANSWER: &str = concat!(
+    "by_layer, client_name, client_version, protocol_version,",
     "(",
     now!(),
-    " - born) * 1000 as age,",
+    " - created) * 1000 as age,",
     "(expires - ",
     now!(),
     ") * 1000 as idle_left,",
-    "(ends - ",
+    "(life_ends - ",
     now!(),
     ") * 1000 as life_left",
 );
 
 const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_sessions.sql")];
 
-/// How many rows one sweep deletes at most.
-const BATCH: u32 = 1000;
+/// How many connections read and touch. SQLite has one writer at a time, and each connection is a thread.
+const READERS: u32 = 4;
+
+/// How long a call waits for a connection, and that for the writer before it: less than the layer waits.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many events a slow subscriber may be behind before it hears of a gap instead.
 const CAPACITY: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ends_and_claims_wait_for_the_disk_and_nothing_else_does() {
+        let directory = std::env::temp_dir().join(uuid::Uuid::new_v4().to_string());
+        std::fs::create_dir(&directory).unwrap();
+        let store = SqliteStore::open(directory.join("file")).await.unwrap();
+        let pools = [
+            (&store.0.durable, 2),
+            (store.0.writer.pool(), 1),
+            (store.0.readers.pool(), 1),
+        ];
+        for (pool, expected) in pools {
+            let synchronous = sqlx::query_scalar::<_, i64>("pragma synchronous");
+            assert_eq!(synchronous.fetch_one(pool).await.unwrap(), expected);
+            let journal = sqlx::query_scalar::<_, String>("pragma journal_mode");
+            assert_eq!(journal.fetch_one(pool).await.unwrap(), "wal");
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

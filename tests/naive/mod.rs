@@ -30,33 +30,33 @@ pub(crate) enum Defect {
     AgeFromLastTouch,
     AnnouncesExpiry,
     AnnouncesTwice,
-    BirthIgnoresIdle,
-    BirthIgnoresLife,
-    BirthIgnoresNewborn,
-    ClaimCountsForNobody,
+    CreateIgnoresIdle,
+    CreateIgnoresLife,
+    CreateIgnoresInitialIdle,
+    ClaimCountsAsAnonymous,
     ClaimDoesNotExtend,
     ClaimInTwoSteps,
     ClaimKeepsTheOwner,
     ClaimTakesOthers,
     CountsAbove,
     CountsEveryone,
-    CountsNobody,
+    CountsAnonymous,
     CountsTheExpired,
     CreateExtends,
     CreateInHalves,
     CreateInTwoSteps,
-    CreateKeepsRoom,
+    CreateKeepsItsPlace,
     CreateReplaces,
     DeleteFindsTheExpired,
     DeleteInTwoSteps,
-    DeleteKeepsRoom,
+    DeleteKeepsItsPlace,
     EmptyIsNone,
     EndAllForgetsOne,
     EndAllIgnoresBegun,
     EndAllIsForEver,
     EndIgnoresTheScope,
     EvictsAnybody,
-    EvictsOldBeforeNewborn,
+    EvictsOldBeforeUnused,
     EvictsOneInUse,
     EvictsTheLastTouched,
     EvictsTwo,
@@ -64,20 +64,22 @@ pub(crate) enum Defect {
     ExpiresAnInstantLate,
     ExpiresEarly,
     FeedIsSilent,
+    ForgetsSkippedTouches,
     IdsIgnoreCase,
-    LifeEndsNobody,
+    LifeEndsNone,
     LimitsInTwoSteps,
     ListRepeats,
     ListShowsTheExpired,
     ListSkips,
     LoadExtends,
-    NobodyIsEmpty,
+    AnonymousIsEmpty,
     OverflowPanics,
     ParamsAreReformatted,
     ReasonIsAlwaysDeleted,
     RefusedAreKept,
     RevokedEvicts,
     ScopeIsIgnored,
+    SkipsTooManyTouches,
     StrangersExtend,
     TouchDoesNotExtend,
     TouchIgnoresTheOwner,
@@ -104,7 +106,7 @@ struct State {
 #[derive(Clone)]
 struct Row {
     session: Session,
-    born: Instant,
+    created: Instant,
     touched: Option<Instant>,
     /// `None` is never.
     idle_ends: Option<Instant>,
@@ -175,7 +177,7 @@ impl NaiveStore {
         match self.defect {
             Some(TouchIgnoresTheOwner) => true,
             Some(ScopeIsIgnored) => held.principal == owner.principal,
-            Some(NobodyIsEmpty) => {
+            Some(AnonymousIsEmpty) => {
                 let name = |owner: &Owner| owner.principal.as_ref().map(Principal::to_string);
                 held.scope == owner.scope
                     && name(held).unwrap_or_default() == name(owner).unwrap_or_default()
@@ -186,7 +188,13 @@ impl NaiveStore {
 
     fn extend(&self, row: &mut Row, idle: Duration) {
         let now = Instant::now();
-        row.touched = Some(now);
+        let is_within = |time| row.touched.is_some_and(|touched| now < touched + time);
+        if self.has(SkipsTooManyTouches) && is_within(idle / 4) {
+            return;
+        }
+        if !(self.has(ForgetsSkippedTouches) && is_within(idle / 16)) {
+            row.touched = Some(now);
+        }
         if self.has(TouchDoesNotExtend) {
             return;
         }
@@ -196,7 +204,7 @@ impl NaiveStore {
             (Some(_), Some(after)) => Some(after),
             _ => None,
         };
-        if self.has(LifeEndsNobody) {
+        if self.has(LifeEndsNone) {
             row.life_ends = row.life_ends.max(row.idle_ends);
         }
     }
@@ -212,8 +220,8 @@ impl NaiveStore {
         let now = Instant::now();
         let left = |end: Instant| end - now;
         let since = match self.has(AgeFromLastTouch) {
-            true => row.touched.unwrap_or(row.born),
-            false => row.born,
+            true => row.touched.unwrap_or(row.created),
+            false => row.created,
         };
         Found {
             session: row.session.clone(),
@@ -243,7 +251,7 @@ impl NaiveStore {
     }
 
     /// Makes room among those that are counted at a limit, if it is reached.
-    fn make_room(
+    fn make_place(
         &self,
         state: &mut State,
         filter: &SessionFilter,
@@ -262,7 +270,7 @@ impl NaiveStore {
         let AtLimit::Evict { untouched } = at_limit else {
             return Err(());
         };
-        let last_used = |row: &Row| row.touched.unwrap_or(row.born);
+        let last_used = |row: &Row| row.touched.unwrap_or(row.created);
         let may_go = |row: &&Row| {
             let in_scope = row.session.owner().scope == *filter.scope();
             let counted = filter.includes(row.session.owner());
@@ -273,7 +281,7 @@ impl NaiveStore {
         let victims = state.rows.values().filter(may_go);
         let victim = match self.defect {
             Some(EvictsTheLastTouched) => victims.max_by_key(|row| last_used(row)),
-            Some(EvictsOldBeforeNewborn) => victims.min_by_key(|row| last_used(row)),
+            Some(EvictsOldBeforeUnused) => victims.min_by_key(|row| last_used(row)),
             _ => victims.min_by_key(|row| (row.touched.is_some(), last_used(row))),
         };
         let victim = *victim.ok_or(())?.session.reference();
@@ -299,10 +307,10 @@ impl NaiveStore {
     ) -> Result<Option<SessionRef>, Created> {
         let mut evicted = None;
         if let Some(limit) = terms.per_principal
-            && (owner.principal.is_some() || self.has(CountsNobody))
+            && (owner.principal.is_some() || self.has(CountsAnonymous))
         {
             evicted = self
-                .make_room(
+                .make_place(
                     state,
                     &SessionFilter::Owner(owner.clone()),
                     limit.get(),
@@ -313,7 +321,7 @@ impl NaiveStore {
         if let Some(limit) = terms.total {
             let everyone = SessionFilter::Scope(owner.scope.clone());
             let victim = self
-                .make_room(state, &everyone, limit.get(), terms.at_limit)
+                .make_place(state, &everyone, limit.get(), terms.at_limit)
                 .map_err(|()| Created::Full(Limit::Total))?;
             evicted = evicted.or(victim);
         }
@@ -372,20 +380,20 @@ impl NaiveStore {
         let now = Instant::now();
         let heeded = |time, defect| (!self.has(defect)).then_some(time);
         let idle = [
-            heeded(terms.idle, BirthIgnoresIdle),
-            heeded(terms.initial_idle, BirthIgnoresNewborn),
+            heeded(terms.idle, CreateIgnoresIdle),
+            heeded(terms.initial_idle, CreateIgnoresInitialIdle),
         ];
-        let life = terms.life.and_then(|life| heeded(life, BirthIgnoresLife));
+        let life = terms.life.and_then(|life| heeded(life, CreateIgnoresLife));
         Row {
             session: self.kept(session),
-            born: now,
+            created: now,
             touched: None,
             idle_ends: self.later(now, idle.into_iter().flatten().min().unwrap()),
             life_ends: life.and_then(|life| self.later(now, life)),
         }
     }
 
-    async fn take_room_for_a_moment(&self, owner: &Owner) {
+    async fn take_a_place_for_a_moment(&self, owner: &Owner) {
         self.state().taken.push(owner.clone());
         yield_now().await;
         self.state().taken.pop();
@@ -430,7 +438,7 @@ impl SessionStore for NaiveStore {
         let (key, owner) = (self.key(session.id()), session.owner());
         let mut terms = terms.clone();
         match self.defect {
-            Some(CreateKeepsRoom) => self.take_room_for_a_moment(owner).await,
+            Some(CreateKeepsItsPlace) => self.take_a_place_for_a_moment(owner).await,
             Some(CreateInTwoSteps) => {
                 if self.state().rows.contains_key(&key) {
                     return Ok(Created::Exists);
@@ -497,7 +505,7 @@ impl SessionStore for NaiveStore {
             let record = SessionRecord::new(owner.clone(), Issuer::Layer);
             self.state().rows.entry(key).or_insert(Row {
                 session: Session::new(id.clone(), record),
-                born: now,
+                created: now,
                 touched: Some(now),
                 idle_ends: Some(now + idle),
                 life_ends: None,
@@ -541,8 +549,8 @@ impl SessionStore for NaiveStore {
             self.remove(&mut state, &key, reason);
             owner
         };
-        if self.has(DeleteKeepsRoom) {
-            self.take_room_for_a_moment(&owner).await;
+        if self.has(DeleteKeepsItsPlace) {
+            self.take_a_place_for_a_moment(&owner).await;
         }
         self.dawdle().await;
         Ok(true)
@@ -573,13 +581,13 @@ impl SessionStore for NaiveStore {
     ) -> Result<Option<Found>, StoreError> {
         self.dawdle().await;
         let key = self.key(id);
-        let nobody = Owner {
+        let anonymous = Owner {
             principal: None,
             ..owner.clone()
         };
         let may_claim = |row: &Row| {
             let held = row.session.owner();
-            *held == nobody || held == owner || self.has(ClaimTakesOthers)
+            *held == anonymous || held == owner || self.has(ClaimTakesOthers)
         };
         let live = |state: &State| {
             let row = state.rows.get(&key).filter(|row| self.is_live(row));
@@ -608,10 +616,10 @@ impl SessionStore for NaiveStore {
                 self.found(row)
             })
         };
-        if self.has(ClaimCountsForNobody)
+        if self.has(ClaimCountsAsAnonymous)
             && let Some(found) = &found
         {
-            self.state().taken.push(nobody);
+            self.state().taken.push(anonymous);
             self.state().taken.push(found.session.owner().clone());
         }
         self.dawdle().await;

@@ -100,6 +100,8 @@ impl Cluster {
     /// Sends a signal to the server and all its processes.
     pub(crate) fn signal_all(&self, signal: &str) {
         let server = self.server.id();
+        // First, so that a server that stops starts no process that would be missed.
+        send(signal, server);
         let children = Command::new("pgrep")
             .args(["-P", &server.to_string()])
             .output()
@@ -107,7 +109,6 @@ impl Cluster {
         for child in String::from_utf8(children.stdout).unwrap().lines() {
             send(signal, child.parse().unwrap());
         }
-        send(signal, server);
     }
 
     pub(crate) fn wait_until_ready(&self) {

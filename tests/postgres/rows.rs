@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::{
     Fixture, pool_options,
-    sql::{LONG, listen_to_the_log, logged, session, terms, terms_of, unique},
+    sql::{self, LONG, listen_to_the_log, logged, session, terms, terms_of, unique},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,9 +229,9 @@ async fn a_touch_that_waited_does_not_wake_the_expired() {
     fixture.drop().await;
 }
 
-/// A birth that has not looked for marks yet when all are ended sees the mark.
+/// A creation that has not looked for marks yet when all are ended sees the mark.
 #[tokio::test]
-async fn a_birth_during_end_all_is_revoked() {
+async fn a_create_during_end_all_is_revoked() {
     let Some(fixture) = Fixture::new().await else {
         return;
     };
@@ -248,9 +248,9 @@ async fn a_birth_during_end_all_is_revoked() {
         .await
         .unwrap();
     let newcomer = session.clone();
-    let birth = tokio::spawn(async move { store.create(&newcomer, &terms()).await });
+    let creation = tokio::spawn(async move { store.create(&newcomer, &terms()).await });
     sleep(Duration::from_millis(300)).await;
-    assert!(!birth.is_finished(), "a birth waits for the mark");
+    assert!(!creation.is_finished(), "a creation waits for the mark");
     let mark = format!(
         "insert into \"{}_revoked\" (scope, everyone, at) values ($1, true, clock_timestamp())",
         fixture.table
@@ -258,37 +258,37 @@ async fn a_birth_during_end_all_is_revoked() {
     let mark = sqlx::query(AssertSqlSafe(mark)).bind(session.owner().scope.as_str().as_bytes());
     mark.execute(&mut *ending).await.unwrap();
     ending.commit().await.unwrap();
-    assert_eq!(birth.await.unwrap().unwrap(), Created::Revoked);
+    assert_eq!(creation.await.unwrap().unwrap(), Created::Revoked);
     assert!(fixture.store.load(session.id()).await.unwrap().is_none());
     fixture.drop().await;
 }
 
-/// A birth that has looked for marks already when all are ended is waited for, and ended with the others.
+/// A creation that has looked for marks already when all are ended is waited for, and ended with the others.
 #[tokio::test]
-async fn a_birth_before_end_all_is_ended() {
+async fn a_create_before_end_all_is_ended() {
     let Some(fixture) = Fixture::new().await else {
         return;
     };
     let session = session();
     fixture.store.create(&session, &terms()).await.unwrap();
-    // What a birth does, step by step: its gate, and a row.
-    let mut birth = fixture.pool.begin().await.unwrap();
+    // What a creation does, step by step: its gate, and a row.
+    let mut creation = fixture.pool.begin().await.unwrap();
     let steps = format!(
         "delete from \"{0}_revoked\" where false;
         insert into \"{0}\" select sha256(reference), scope, principal, by_layer, client_name, client_version,
-            protocol_version, initialize_params, born, touched, used, expires, ends from \"{0}\"",
+            protocol_version, initialize_params, created, latest_touch, used, expires, life_ends from \"{0}\"",
         fixture.table
     );
     sqlx::raw_sql(AssertSqlSafe(steps))
-        .execute(&mut *birth)
+        .execute(&mut *creation)
         .await
         .unwrap();
     let store = fixture.store.clone();
     let filter = SessionFilter::Owner(session.owner().clone());
     let end = tokio::spawn(async move { store.end_all(&filter, EndReason::Revoked).await });
     sleep(Duration::from_millis(300)).await;
-    assert!(!end.is_finished(), "it waits for the birth");
-    birth.commit().await.unwrap();
+    assert!(!end.is_finished(), "it waits for the creation");
+    creation.commit().await.unwrap();
     assert_eq!(end.await.unwrap().unwrap(), 2);
     fixture.drop().await;
 }
@@ -325,7 +325,7 @@ async fn expired_rows_are_swept_in_batches() {
         .unwrap();
     let copies = format!(
         "insert into \"{0}\" select sha256(i::text::bytea), scope, principal, by_layer, client_name, client_version,
-            protocol_version, initialize_params, born, touched, used, expires, ends
+            protocol_version, initialize_params, created, latest_touch, used, expires, life_ends
         from \"{0}\", generate_series(1, 1499) i where expires <= now();
         insert into \"{0}_revoked\" values ('', true, null, now() - interval '2 hours'), ('', true, null, now())",
         fixture.table
@@ -382,6 +382,49 @@ async fn sweeping_goes_on_after_an_error() {
     Fixture { store, pool, table }.drop().await;
 }
 
+/// A touch that finds the idle time left writes nothing: the row's version stays. The first one, a claim, one that asks
+/// for more, and those near the end of life are written.
+#[tokio::test]
+async fn a_touch_that_is_not_due_writes_nothing() {
+    let Some(fixture) = Fixture::new().await else {
+        return;
+    };
+    let version = async |session: &Session| {
+        let version = format!(
+            "select concat(xmin, ' ', ctid) from \"{}\" where reference = $1",
+            fixture.table
+        );
+        sqlx::query_scalar::<_, String>(AssertSqlSafe(version))
+            .bind(&session.reference().as_bytes()[..])
+            .fetch_one(&fixture.pool)
+            .await
+            .unwrap()
+    };
+    sql::only_touches_that_are_due_are_written(&fixture.store, version).await;
+    fixture.drop().await;
+}
+
+/// Of touches that arrive at once, all of which find the first one due, none is told that the session is absent.
+#[tokio::test(flavor = "multi_thread")]
+async fn touches_at_once_all_find_the_session() {
+    let Some(fixture) = Fixture::new().await else {
+        return;
+    };
+    for _ in 0..50 {
+        let session = session();
+        fixture.store.create(&session, &terms()).await.unwrap();
+        let touches = (0..16).map(|_| {
+            let (store, session) = (fixture.store.clone(), session.clone());
+            tokio::spawn(async move { store.touch(session.id(), session.owner(), LONG).await })
+        });
+        for touched in futures_util::future::join_all(touches).await {
+            let found = touched.unwrap().unwrap().expect("it is live");
+            assert!(found.idle_left + Duration::from_secs(9) > LONG, "{found:?}");
+        }
+    }
+    fixture.drop().await;
+}
+
 /// What makes a touch cheap: it changes no index, and does not copy the parameters.
 #[tokio::test]
 async fn a_touch_changes_only_the_row() {
@@ -396,16 +439,12 @@ async fn a_touch_changes_only_the_row() {
     record.initialize_params = Some(params.into());
     let session = Session::new(SessionId::issue(), record);
     fixture.store.create(&session, &terms()).await.unwrap();
-    for touch in 0..20 {
-        fixture
-            .store
-            .touch(
-                session.id(),
-                session.owner(),
-                LONG + Duration::from_secs(touch),
-            )
-            .await
-            .unwrap();
+    // Each asks for more time than the one before it left.
+    let mut idle = LONG;
+    for _ in 0..20 {
+        idle += idle / 10;
+        let touched = fixture.store.touch(session.id(), session.owner(), idle);
+        touched.await.unwrap().unwrap();
     }
     let statistics = "select n_tup_upd, n_tup_hot_upd, pg_relation_size(reltoastrelid) > 0
         from pg_stat_user_tables join pg_class on oid = relid where pg_class.relname = $1";

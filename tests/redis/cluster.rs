@@ -7,7 +7,7 @@ use mcp_session_layer::{
     store::{AtLimit, Created, EndReason, Limit, SessionFilter, Terms},
 };
 
-use crate::{born, many_born, owner, send, server::Server, session, terms, touch, words};
+use crate::{create_many, created, owner, send, server::Server, session, terms, touch, words};
 
 /// A cluster of one node that has all slots. It refuses what a larger one would, but leads nowhere else.
 pub(crate) async fn of_one() -> Option<Server> {
@@ -30,7 +30,7 @@ async fn all_verbs_work_on_a_cluster() {
     };
     let store = server.store().await;
     let directory = store.directory().expect("there is one");
-    let (ann, nobody) = (owner("a", Some("ann")), owner("a", None));
+    let (ann, anonymous) = (owner("a", Some("ann")), owner("a", None));
     let limited = Terms {
         total: 60.try_into().ok(),
         per_principal: 40.try_into().ok(),
@@ -38,9 +38,9 @@ async fn all_verbs_work_on_a_cluster() {
     };
 
     // Sessions in all shards count together.
-    many_born(&store, &ann, &limited, 20).await;
+    create_many(&store, &ann, &limited, 20).await;
     for _ in 0..20 {
-        born(&store, &ann, &limited).await;
+        created(&store, &ann, &limited).await;
     }
     let refused = store
         .create(&session(&ann), &limited)
@@ -48,10 +48,10 @@ async fn all_verbs_work_on_a_cluster() {
         .expect("answers");
     assert_eq!(refused, Created::Full(Limit::PerPrincipal));
     for _ in 0..20 {
-        born(&store, &nobody, &limited).await;
+        created(&store, &anonymous, &limited).await;
     }
     let refused = store
-        .create(&session(&nobody), &limited)
+        .create(&session(&anonymous), &limited)
         .await
         .expect("answers");
     assert_eq!(refused, Created::Full(Limit::Total));
@@ -95,7 +95,7 @@ async fn all_verbs_work_on_a_cluster() {
         .expect("answers");
     assert_eq!(refused, Created::Full(Limit::Total));
 
-    let claimed = born(&store, &nobody, &terms()).await;
+    let claimed = created(&store, &anonymous, &terms()).await;
     let claim = store.claim(claimed.id(), &ann, terms().idle).await;
     assert!(claim.expect("answers").is_some());
     assert!(touch(&store, &claimed).await.expect("answers").is_none());
@@ -104,13 +104,13 @@ async fn all_verbs_work_on_a_cluster() {
         .await;
     assert_eq!(ended.expect("answers"), 41);
     let listed = directory
-        .list(&SessionFilter::Scope(nobody.scope.clone()), None, 100)
+        .list(&SessionFilter::Scope(anonymous.scope.clone()), None, 100)
         .await;
     assert_eq!(listed.expect("answers").len(), 20);
 }
 
 #[tokio::test]
-async fn births_and_ends_are_many_at_a_time() {
+async fn creates_and_ends_are_many_at_a_time() {
     let Some(server) = of_one().await else {
         return;
     };
@@ -120,7 +120,7 @@ async fn births_and_ends_are_many_at_a_time() {
         total: 10_000.try_into().ok(),
         ..terms()
     };
-    let sessions = many_born(&store, &owner, &limited, 300).await;
+    let sessions = create_many(&store, &owner, &limited, 300).await;
     for session in &sessions {
         assert!(
             store

@@ -8,7 +8,7 @@ use mcp_session_layer::{
 };
 
 use crate::{
-    MINUTE, assert_unavailable, born, owner,
+    MINUTE, assert_unavailable, created, owner,
     proxy::Proxy,
     send,
     server::{Server, keys, shared},
@@ -33,7 +33,7 @@ async fn each_verb_is_one_script_call_and_one_round_trip() {
         ..terms()
     };
     // The server learns the scripts, and the store has asked for the eviction policy.
-    let known = born(&store, &ann, &limited).await;
+    let known = created(&store, &ann, &limited).await;
     store.load(known.id()).await.expect("answers");
     touch(&store, &known).await.expect("answers");
     assert!(
@@ -55,7 +55,7 @@ async fn each_verb_is_one_script_call_and_one_round_trip() {
         watch.saw_one_script_call(verb).await;
     }
     watch.begin().await;
-    let newcomer = born(&store, &ann, &limited).await;
+    let newcomer = created(&store, &ann, &limited).await;
     watch.saw_one_script_call("create and evict").await;
     assert!(
         store.load(one.id()).await.expect("answers").is_none(),
@@ -134,6 +134,54 @@ impl Watch {
     }
 }
 
+/// A touch that finds the idle time left changes nothing, so that there is nothing to replicate. The first one, one that
+/// asks for more, and those near the end of life do.
+#[tokio::test]
+async fn a_touch_that_is_not_due_writes_nothing() {
+    let Some(server) = Server::start("") else {
+        return;
+    };
+    let store = server.store().await;
+    let changes = async || {
+        let info: String = send(&server.url(), &mut words("INFO persistence")).await;
+        let mut lines = info.lines();
+        let changes = lines.find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
+        changes
+            .expect("it counts")
+            .parse::<u64>()
+            .expect("a number")
+    };
+    let writes = async |session: &Session, idle: Duration| {
+        let before = changes().await;
+        let touched = store.touch(session.id(), session.owner(), idle).await;
+        assert!(touched.expect("answers").is_some(), "it is live");
+        before != changes().await
+    };
+    let (ann, anonymous) = (owner("a", Some("ann")), owner("a", None));
+    let new = created(&store, &anonymous, &terms()).await;
+    assert!(
+        writes(&new, MINUTE / 2).await,
+        "the first, whatever is left"
+    );
+    assert!(writes(&new, MINUTE).await, "less than that is left");
+    for _ in 0..5 {
+        assert!(!writes(&new, MINUTE).await, "that is left");
+    }
+    assert!(writes(&new, MINUTE * 2).await, "less than that is left");
+    let before = changes().await;
+    let claimed = store.claim(new.id(), &ann, MINUTE).await;
+    assert!(claimed.expect("answers").is_some());
+    assert_ne!(changes().await, before, "a claim");
+    let mortal = Terms {
+        life: Some(MINUTE),
+        ..terms()
+    };
+    let mortal = created(&store, &ann, &mortal).await;
+    for _ in 0..3 {
+        assert!(writes(&mortal, MINUTE).await, "near the end of life");
+    }
+}
+
 #[tokio::test]
 async fn scripts_that_the_server_forgot_are_sent_again() {
     let Some(server) = Server::start("") else {
@@ -144,9 +192,9 @@ async fn scripts_that_the_server_forgot_are_sent_again() {
     let forget = async || {
         let _: () = send(&server.url(), &mut words("SCRIPT FLUSH")).await;
     };
-    let session = born(&store, &ann, &terms()).await;
+    let session = created(&store, &ann, &terms()).await;
     forget().await;
-    born(&store, &ann, &terms()).await;
+    created(&store, &ann, &terms()).await;
     forget().await;
     assert!(touch(&store, &session).await.expect("answers").is_some());
     forget().await;
@@ -200,7 +248,7 @@ async fn stores_with_one_prefix_share_their_sessions_and_others_do_not() {
     let connect = || async { RedisStore::connect(url.as_str()).await.expect("answers") };
     let same = connect().await.with_prefix(prefix.as_str());
     let other = connect().await.with_prefix(format!("{prefix}2"));
-    let session = born(&store, &owner("a", None), &terms()).await;
+    let session = created(&store, &owner("a", None), &terms()).await;
     assert!(touch(&other, &session).await.expect("answers").is_none());
     assert!(
         !other
@@ -227,7 +275,7 @@ async fn what_others_wrote_is_corrupt_and_not_absent() {
     let ann = owner("a", Some("ann"));
     let corrupt = |error: StoreError| error.kind() == StoreErrorKind::Corrupt;
 
-    let session = born(&store, &ann, &terms()).await;
+    let session = created(&store, &ann, &terms()).await;
     let key = keys(&server.url(), "mcp")
         .await
         .into_iter()
@@ -249,20 +297,20 @@ async fn what_others_wrote_is_corrupt_and_not_absent() {
     assert!(store.load(session.id()).await.is_err_and(corrupt));
 }
 
-/// A server without memory takes no births, and goes on serving those who are in.
+/// A server without memory takes no creations, and goes on serving those who are in.
 #[tokio::test]
 async fn a_full_server_serves_those_who_are_in() {
     let Some(server) = Server::start("") else {
         return;
     };
     let store = server.store().await;
-    let nobody = owner("a", None);
+    let anonymous = owner("a", None);
     let (stays, goes) = (
-        born(&store, &nobody, &terms()).await,
-        born(&store, &nobody, &terms()).await,
+        created(&store, &anonymous, &terms()).await,
+        created(&store, &anonymous, &terms()).await,
     );
     let _: () = send(&server.url(), &mut words("CONFIG SET maxmemory 1")).await;
-    assert_unavailable(store.create(&session(&nobody), &terms()).await);
+    assert_unavailable(store.create(&session(&anonymous), &terms()).await);
     assert!(touch(&store, &stays).await.expect("answers").is_some());
     assert!(store.load(stays.id()).await.expect("answers").is_some());
     let ann = owner("a", Some("ann"));
@@ -280,7 +328,7 @@ async fn a_full_server_serves_those_who_are_in() {
             .expect("answers")
     );
     let directory = store.directory().expect("there is one");
-    let filter = SessionFilter::Scope(nobody.scope.clone());
+    let filter = SessionFilter::Scope(anonymous.scope.clone());
     assert_eq!(directory.count(&filter).await.expect("answers"), 1);
     assert_eq!(
         directory
@@ -291,24 +339,24 @@ async fn a_full_server_serves_those_who_are_in() {
     );
 }
 
-/// A birth at a limit does not count what has expired, however much that is.
+/// A creation at a limit does not count what has expired, however much that is.
 #[tokio::test]
-async fn thousands_that_expired_take_no_room() {
+async fn thousands_that_expired_do_not_count() {
     let Some(server) = Server::start("") else {
         return;
     };
     let store = server.store().await;
-    let nobody = owner("a", None);
+    let anonymous = owner("a", None);
     let short = Terms {
         idle: Duration::from_secs(2),
         ..terms()
     };
-    crate::many_born(&store, &nobody, &short, 4000).await;
+    crate::create_many(&store, &anonymous, &short, 4000).await;
     tokio::time::sleep(short.idle).await;
     for _ in 0..2 {
-        born(
+        created(
             &store,
-            &nobody,
+            &anonymous,
             &Terms {
                 total: 2.try_into().ok(),
                 ..terms()
@@ -318,9 +366,9 @@ async fn thousands_that_expired_take_no_room() {
     }
 }
 
-/// A birth that is long on its way does not look younger than it is.
+/// A creation that is long on its way does not look younger than it is.
 #[tokio::test]
-async fn a_birth_on_its_way_while_all_are_ended_is_revoked() {
+async fn a_create_on_its_way_while_all_are_ended_is_revoked() {
     let Some(server) = Server::start("") else {
         return;
     };
@@ -329,21 +377,21 @@ async fn a_birth_on_its_way_while_all_are_ended_is_revoked() {
     let store = server.store().await;
     let directory = store.directory().expect("there is one");
     let ann = owner("a", Some("ann"));
-    born(&slow, &ann, &terms()).await;
+    created(&slow, &ann, &terms()).await;
 
     let newcomer = session(&ann);
     proxy.hold(true);
     let (id, on_its_way) = (newcomer.id().clone(), terms());
-    let birth = tokio::spawn(async move { slow.create(&newcomer, &on_its_way).await });
+    let creation = tokio::spawn(async move { slow.create(&newcomer, &on_its_way).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     let ended = directory
         .end_all(&SessionFilter::Owner(ann.clone()), EndReason::Revoked)
         .await;
     assert_eq!(ended.expect("answers"), 1);
     proxy.hold(false);
-    let created = birth.await.expect("no panic").expect("answers");
-    assert_eq!(created, Created::Revoked);
+    let answer = creation.await.expect("no panic").expect("answers");
+    assert_eq!(answer, Created::Revoked);
     assert!(store.load(&id).await.expect("answers").is_none());
     tokio::time::sleep(Duration::from_millis(50)).await;
-    born(&store, &ann, &terms()).await;
+    created(&store, &ann, &terms()).await;
 }

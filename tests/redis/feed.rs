@@ -9,7 +9,7 @@ use mcp_session_layer::{
 };
 use tokio::time::timeout;
 
-use crate::{born, owner, send, server::Server, terms, words};
+use crate::{created, owner, send, server::Server, terms, words};
 
 #[tokio::test]
 async fn an_end_is_heard_on_every_node_by_every_subscriber() {
@@ -18,7 +18,7 @@ async fn an_end_is_heard_on_every_node_by_every_subscriber() {
     };
     let (one, other) = (server.store().await, server.store().await);
     let mut feeds = [feed(&one).await, feed(&other).await, feed(&other).await];
-    let session = born(&one, &owner("a", None), &terms()).await;
+    let session = created(&one, &owner("a", None), &terms()).await;
     one.delete(session.id(), EndReason::Deleted)
         .await
         .expect("answers");
@@ -42,7 +42,7 @@ async fn a_store_in_another_database_or_with_another_prefix_is_not_heard() {
         .expect("answers");
     let prefix = server.store().await.with_prefix("other");
     for elsewhere in [&database, &prefix, &store] {
-        let session = born(elsewhere, &owner("a", None), &terms()).await;
+        let session = created(elsewhere, &owner("a", None), &terms()).await;
         elsewhere
             .delete(session.id(), EndReason::Deleted)
             .await
@@ -97,7 +97,7 @@ async fn a_subscriber_that_sleeps_too_long_is_told_of_a_gap() {
     };
     let store = server.store().await;
     let mut feed = feed(&store).await;
-    let sessions = crate::many_born(&store, &owner("a", None), &terms(), 1500).await;
+    let sessions = crate::create_many(&store, &owner("a", None), &terms(), 1500).await;
     for session in &sessions {
         store
             .delete(session.id(), EndReason::Deleted)
@@ -152,7 +152,7 @@ async fn feed(store: &mcp_session_layer::RedisStore) -> Feed {
 }
 
 async fn hears(store: &mcp_session_layer::RedisStore, feed: &mut Feed) {
-    let session = born(store, &owner("decoy", None), &terms()).await;
+    let session = created(store, &owner("decoy", None), &terms()).await;
     store
         .delete(session.id(), EndReason::InnerGone)
         .await

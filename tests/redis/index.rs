@@ -9,28 +9,28 @@ use mcp_session_layer::{
 use tokio::time::sleep;
 
 use crate::{
-    MINUTE, born, many_born, owner,
+    MINUTE, create_many, created, owner,
     server::{clean, keys, shared},
     terms,
 };
 
-/// 20,000 births and expiries, or as many as `REDIS_BIRTHS` says, leave nothing. The index goes by itself.
+/// 20,000 creations and expiries, or as many as `REDIS_CREATES` says, leave nothing. The index goes by itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn births_and_expiries_leave_nothing() {
+async fn creates_and_expiries_leave_nothing() {
     let Some((store, url, prefix)) = shared().await else {
         return;
     };
-    let births =
-        std::env::var("REDIS_BIRTHS").map_or(20_000, |births| births.parse().expect("a number"));
+    let creations = std::env::var("REDIS_CREATES")
+        .map_or(20_000, |creations| creations.parse().expect("a number"));
     let short = Terms {
         idle: Duration::from_secs(2),
         total: 1_000_000.try_into().ok(),
         per_principal: 1_000_000.try_into().ok(),
         ..terms()
     };
-    for i in 0..births / 1000 {
+    for i in 0..creations / 1000 {
         // Sessions of many owners.
-        many_born(&store, &owner("a", Some(&format!("{i}"))), &short, 1000).await;
+        create_many(&store, &owner("a", Some(&format!("{i}"))), &short, 1000).await;
     }
     // The last one's time, and a quarter of it for the index; the server removes what expired at leisure.
     sleep(Duration::from_secs(3)).await;
@@ -43,9 +43,9 @@ async fn births_and_expiries_leave_nothing() {
     panic!("left: {:?}", keys(&url, &prefix).await);
 }
 
-/// While others are born, what expired goes although nobody asks for it.
+/// While others are created, what expired goes although nobody asks for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn later_births_remove_what_expired() {
+async fn later_creates_remove_what_expired() {
     let Some((store, url, prefix)) = shared().await else {
         return;
     };
@@ -55,8 +55,8 @@ async fn later_births_remove_what_expired() {
         ..terms()
     };
     // Some stay and keep the index alive.
-    let stays = many_born(&store, &ann, &terms(), 100).await;
-    many_born(&store, &ann, &short, 3000).await;
+    let stays = create_many(&store, &ann, &terms(), 100).await;
+    create_many(&store, &ann, &short, 3000).await;
     sleep(short.idle).await;
     let entries = async || {
         let mut sum = 0_usize;
@@ -72,7 +72,7 @@ async fn later_births_remove_what_expired() {
     assert!(entries().await > stays.len(), "nobody has looked yet");
     let mut later = Vec::new();
     for _ in 0..300 {
-        later.push(born(&store, &bob, &terms()).await);
+        later.push(created(&store, &bob, &terms()).await);
     }
     assert_eq!(entries().await, stays.len() + later.len());
 
@@ -91,7 +91,7 @@ async fn later_births_remove_what_expired() {
     );
 }
 
-/// A session that is touched stays in the index, however long it lives and although nobody is born meanwhile.
+/// A session that is touched stays in the index, however long it lives and although nobody is created meanwhile.
 #[tokio::test]
 async fn a_session_in_use_stays_in_the_index() {
     let Some((store, url, prefix)) = shared().await else {
@@ -99,12 +99,12 @@ async fn a_session_in_use_stays_in_the_index() {
     };
     let ann = owner("a", Some("ann"));
     let idle = Duration::from_millis(400);
-    let newborn = Terms {
+    let unused = Terms {
         idle,
         initial_idle: idle / 2,
         ..terms()
     };
-    let session = born(&store, &ann, &newborn).await;
+    let session = created(&store, &ann, &unused).await;
     for _ in 0..20 {
         sleep(idle / 4).await;
         if store

@@ -51,22 +51,22 @@ fn session(owner: &Owner) -> Session {
     Session::new(SessionId::issue(), record)
 }
 
-async fn born(store: &RedisStore, owner: &Owner, terms: &Terms) -> Session {
+async fn created(store: &RedisStore, owner: &Owner, terms: &Terms) -> Session {
     let session = session(owner);
     let created = store.create(&session, terms).await;
     assert!(matches!(created, Ok(Created::New { .. })), "{created:?}");
     session
 }
 
-/// This many births, many at a time.
-async fn many_born(
+/// This many creations, many at a time.
+async fn create_many(
     store: &RedisStore,
     owner: &Owner,
     terms: &Terms,
     how_many: usize,
 ) -> Vec<Session> {
     stream::iter(0..how_many)
-        .map(|_| born(store, owner, terms))
+        .map(|_| created(store, owner, terms))
         .buffer_unordered(32)
         .collect()
         .await

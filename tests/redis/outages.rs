@@ -9,7 +9,7 @@ use mcp_session_layer::{RedisStore, Session, SessionStore, store::EndReason};
 use tokio::time::sleep;
 
 use crate::{
-    assert_unavailable, born, owner, proxy::Proxy, send, server::Server, session, terms, touch,
+    assert_unavailable, created, owner, proxy::Proxy, send, server::Server, session, terms, touch,
     words,
 };
 
@@ -26,8 +26,8 @@ async fn a_server_that_is_killed_is_unavailable_and_served_again_after_its_start
     };
     let store = server.store().await;
     let ann = owner("a", Some("ann"));
-    let session = born(&store, &ann, &terms()).await;
-    let mut sessions = [session, born(&store, &ann, &terms()).await];
+    let session = created(&store, &ann, &terms()).await;
+    let mut sessions = [session, created(&store, &ann, &terms()).await];
     for _ in 0..2 {
         server.kill();
         // Several times, on the lost connection and without any.
@@ -55,7 +55,7 @@ async fn a_server_that_is_killed_is_unavailable_and_served_again_after_its_start
                 .expect("answers")
                 .is_none()
         );
-        sessions[1] = born(&store, &ann, &terms()).await;
+        sessions[1] = created(&store, &ann, &terms()).await;
     }
 }
 
@@ -65,7 +65,7 @@ async fn a_server_that_is_away_for_long_is_served_again_soon() {
         return;
     };
     let store = server.store().await;
-    let session = born(&store, &owner("a", None), &terms()).await;
+    let session = created(&store, &owner("a", None), &terms()).await;
     server.kill();
     // Long enough that a manager with a few tries had given up, and one with growing delays slept.
     let until = Instant::now() + Duration::from_secs(8);
@@ -82,7 +82,7 @@ async fn a_server_that_hangs_is_unavailable_within_a_bound() {
         return;
     };
     let store = server.store().await;
-    let session = born(&store, &owner("a", None), &terms()).await;
+    let session = created(&store, &owner("a", None), &terms()).await;
     server.freeze();
     let asked = Instant::now();
     assert_unavailable(touch(&store, &session).await);
@@ -102,7 +102,7 @@ async fn a_server_that_hangs_after_its_start_is_served_when_it_answers() {
         return;
     };
     let store = server.store().await;
-    let session = born(&store, &owner("a", None), &terms()).await;
+    let session = created(&store, &owner("a", None), &terms()).await;
     server.kill();
     assert_unavailable(touch(&store, &session).await);
     server.start_again();
@@ -123,7 +123,7 @@ async fn cuts_and_kills_under_load_never_make_a_session_absent() {
     let ann = owner("a", Some("ann"));
     let mut load = Vec::new();
     for _ in 0..32 {
-        let (store, session) = (store.clone(), born(&store, &ann, &terms()).await);
+        let (store, session) = (store.clone(), created(&store, &ann, &terms()).await);
         load.push(tokio::spawn(async move {
             let (mut served, mut failed) = (0, 0);
             let until = Instant::now() + Duration::from_secs(5);
@@ -171,7 +171,7 @@ async fn a_server_that_loads_is_unavailable() {
         return;
     };
     let store = server.store().await;
-    let session = born(&store, &owner("a", None), &terms()).await;
+    let session = created(&store, &owner("a", None), &terms()).await;
     // It loads slowly enough to be asked meanwhile.
     let url = server.url();
     let _: () = send(&url, &mut words("DEBUG POPULATE 200000")).await;
@@ -216,16 +216,16 @@ async fn a_replica_does_not_decide() {
         return;
     };
     let store = server.store().await;
-    let nobody = owner("a", None);
-    let live = born(&store, &nobody, &terms()).await;
-    let never = session(&nobody);
+    let anonymous = owner("a", None);
+    let live = created(&store, &anonymous, &terms()).await;
+    let never = session(&anonymous);
     let demote = format!("REPLICAOF 127.0.0.1 {}", primary.port());
     let _: () = send(&server.url(), &mut words(&demote)).await;
     for session in [&live, &never] {
         all_verbs_are_unavailable(&store, session).await;
     }
     let _: () = send(&server.url(), &mut words("REPLICAOF NO ONE")).await;
-    born(&store, &nobody, &terms()).await;
+    created(&store, &anonymous, &terms()).await;
 }
 
 /// A host name that leads to another server after a failover, while the old one lives on as a replica.
@@ -236,14 +236,14 @@ async fn a_connection_to_a_former_primary_is_given_up() {
     };
     let proxy = Proxy::to(former.port()).await;
     let store = RedisStore::connect(proxy.url()).await.expect("answers");
-    let nobody = owner("a", None);
-    born(&store, &nobody, &terms()).await;
+    let anonymous = owner("a", None);
+    created(&store, &anonymous, &terms()).await;
     let demote = format!("REPLICAOF 127.0.0.1 {}", primary.port());
     let _: () = send(&former.url(), &mut words(&demote)).await;
     proxy.lead_to(primary.port());
-    assert_unavailable(store.create(&session(&nobody), &terms()).await);
+    assert_unavailable(store.create(&session(&anonymous), &terms()).await);
     let since = Instant::now();
-    while store.create(&session(&nobody), &terms()).await.is_err() {
+    while store.create(&session(&anonymous), &terms()).await.is_err() {
         assert!(since.elapsed() < SOON, "the new primary is not found");
         sleep(Duration::from_millis(20)).await;
     }
@@ -256,7 +256,7 @@ async fn a_server_that_refused_connections_is_served_again() {
         return;
     };
     let store = server.store().await;
-    let session = born(&store, &owner("a", None), &terms()).await;
+    let session = created(&store, &owner("a", None), &terms()).await;
     let admin = redis::Client::open(server.url()).expect("a URL");
     let mut admin = admin
         .get_multiplexed_async_connection()

@@ -11,7 +11,7 @@ use mcp_session_layer::{
     store::{EndReason, SessionFilter, StoreErrorKind},
 };
 
-use crate::{born, owner, send, server::Server, session, terms, touch, words};
+use crate::{created, owner, send, server::Server, session, terms, touch, words};
 
 #[tokio::test]
 async fn a_policy_that_drops_sessions_is_warned_about() {
@@ -81,7 +81,7 @@ async fn a_connection_of_ones_own_is_bounded_too() {
         .await
         .expect("answers");
     let store = RedisStore::new(client, manager);
-    let session = born(&store, &owner("a", None), &terms()).await;
+    let session = created(&store, &owner("a", None), &terms()).await;
     server.freeze();
     let answer = tokio::time::timeout(Duration::from_secs(3), touch(&store, &session)).await;
     crate::assert_unavailable(answer.expect("a call is bounded"));
@@ -99,13 +99,13 @@ async fn the_documented_permissions_are_enough() {
     let _: () = send(&server.url(), &mut words(rules)).await;
     let url = format!("redis://app:secret@127.0.0.1:{}", server.port());
     let store = RedisStore::connect(url).await.expect("answers");
-    let (ann, nobody) = (owner("a", Some("ann")), owner("a", None));
+    let (ann, anonymous) = (owner("a", Some("ann")), owner("a", None));
     let limited = mcp_session_layer::store::Terms {
         total: 5.try_into().ok(),
         ..terms()
     };
     let mut feed = store.feed().expect("there is one");
-    let session_one = born(&store, &nobody, &limited).await;
+    let session_one = created(&store, &anonymous, &limited).await;
     assert!(
         touch(&store, &session_one)
             .await
@@ -154,7 +154,7 @@ async fn the_documented_permissions_are_enough() {
 
     let other = store.with_prefix("other");
     let refused = other
-        .create(&session(&nobody), &terms())
+        .create(&session(&anonymous), &terms())
         .await
         .expect_err("not permitted");
     assert_eq!(refused.kind(), StoreErrorKind::Failed);

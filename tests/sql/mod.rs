@@ -7,7 +7,7 @@ use std::{
 };
 
 use mcp_session_layer::{
-    Issuer, Owner, Principal, Scope, Session, SessionId, SessionRecord,
+    Issuer, Owner, Principal, Scope, Session, SessionId, SessionRecord, SessionStore,
     store::{AtLimit, Terms},
 };
 use tracing_subscriber::{Layer, layer::Context, prelude::*, registry::Registry};
@@ -87,11 +87,64 @@ fn log() -> &'static Mutex<Vec<String>> {
     &LOG
 }
 
+/// A touch is written if it is the first, asks for more than is left, is near the end of life, or is a claim. Otherwise
+/// nothing is. The version of a session's row tells.
+pub(crate) async fn only_touches_that_are_due_are_written(
+    store: &impl SessionStore,
+    version: impl AsyncFn(&Session) -> String,
+) {
+    let writes = async |session: &Session, idle: Duration| {
+        let before = version(session).await;
+        let touched = store.touch(session.id(), session.owner(), idle).await;
+        assert!(touched.unwrap().is_some(), "it is live");
+        before != version(session).await
+    };
+    let new = session();
+    store.create(&new, &terms()).await.unwrap();
+    assert!(writes(&new, LONG / 2).await, "the first, whatever is left");
+    // As long as it lives by the terms of its creation.
+    assert!(!writes(&new, LONG / 2).await, "more than that is left");
+    assert!(writes(&new, LONG).await, "less than that is left");
+    for _ in 0..5 {
+        assert!(!writes(&new, LONG).await, "that is left");
+    }
+    tokio::time::sleep(LONG / 2 / 1000).await;
+    assert!(!writes(&new, LONG).await, "that is still left");
+    assert!(writes(&new, LONG * 2).await, "less than that is left");
+
+    let mut anonymous = session().record();
+    anonymous.owner.principal = None;
+    let anonymous = Session::new(SessionId::issue(), anonymous);
+    store.create(&anonymous, &terms()).await.unwrap();
+    assert!(writes(&anonymous, LONG).await);
+    assert!(!writes(&anonymous, LONG).await);
+    let before = version(&anonymous).await;
+    let claimed = store.claim(anonymous.id(), &owner("a"), LONG).await;
+    assert!(claimed.unwrap().is_some());
+    assert_ne!(before, version(&anonymous).await, "a claim");
+
+    let mortal = session();
+    let terms = Terms {
+        life: Some(LONG),
+        ..terms()
+    };
+    store.create(&mortal, &terms).await.unwrap();
+    for _ in 0..3 {
+        assert!(writes(&mortal, LONG).await, "near the end of life");
+    }
+
+    // Where a touch lasts for so short that the next one is due at once.
+    let brief = session();
+    store.create(&brief, &terms_of(LONG)).await.unwrap();
+    let idle = Duration::from_secs(1);
+    assert!(writes(&brief, idle).await, "the first");
+    tokio::time::sleep(idle / 16 + Duration::from_millis(20)).await;
+    assert!(writes(&brief, idle).await, "a sixteenth later");
+}
+
 /// The contract, behind a cache that remembers nothing.
 #[cfg(feature = "conformance")]
-pub(crate) async fn keeps_the_contract_behind_a_cache(
-    store: impl mcp_session_layer::SessionStore + Clone,
-) {
+pub(crate) async fn keeps_the_contract_behind_a_cache(store: impl SessionStore + Clone) {
     use mcp_session_layer::{CachedStore, conformance};
 
     let cached = std::sync::Arc::new(CachedStore::new(store, Duration::ZERO));

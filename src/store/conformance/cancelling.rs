@@ -13,7 +13,7 @@ use crate::{
     store::{Created, EndReason, SessionStore, Terms},
 };
 
-/// A birth that is dropped halfway leaves a whole session or none, and takes room only if it is live.
+/// A creation that is dropped halfway leaves a whole session or none, and takes room only if it is live.
 pub async fn a_cancelled_create_is_whole_or_not_at_all<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),
@@ -63,7 +63,7 @@ pub async fn a_cancelled_touch_harms_nothing<S: SessionStore + Clone>(
 ) {
     let case = Case::new(store, wait).await;
     for polls in 1..=MOST_POLLS {
-        let session = case.born(&case.owner("a"), &terms()).await;
+        let session = case.created(&case.owner("a"), &terms()).await;
         let touch = store.touch(session.id(), session.owner(), LONG * 2);
         let answer = up_to(polls, touch).await;
         case.time.wait(SETTLED).await;
@@ -94,7 +94,7 @@ pub async fn a_cancelled_delete_is_whole_or_not_at_all<S: SessionStore + Clone>(
             per_principal: 1.try_into().ok(),
             ..terms()
         };
-        let dropped = case.born(&owner, &alone).await;
+        let dropped = case.created(&owner, &alone).await;
         let answer = up_to(polls, store.delete(dropped.id(), EndReason::Deleted)).await;
         let live = settled(&case, &dropped).await;
         if live {

@@ -34,7 +34,7 @@ impl<'a, S: SessionStore + Clone, W: AsyncFn(Duration)> Case<'a, S, W> {
         }
     }
 
-    pub(super) fn nobody(&self) -> Owner {
+    pub(super) fn anonymous(&self) -> Owner {
         Owner {
             scope: self.scope.clone(),
             principal: None,
@@ -81,7 +81,7 @@ impl<'a, S: SessionStore + Clone, W: AsyncFn(Duration)> Case<'a, S, W> {
     }
 
     /// A new session of this owner, created on these terms.
-    pub(super) async fn born(&self, owner: &Owner, terms: &Terms) -> Session {
+    pub(super) async fn created(&self, owner: &Owner, terms: &Terms) -> Session {
         let session = session(owner);
         let created = self.create(&session, terms).await;
         assert!(
@@ -184,6 +184,12 @@ pub(super) fn terms_of_idle(idle: Duration) -> Terms {
         initial_idle: idle,
         ..terms()
     }
+}
+
+/// The longest time that a touch may leave: it may grant a sixteenth more than it was given, so that the next ones need
+/// not be written.
+pub(super) fn granted(idle: Duration) -> Duration {
+    idle + idle / 16
 }
 
 /// A name that nobody else has.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    case::{Case, LONG, RACERS, SHORT, at_once, session, terms, terms_of_idle, unique},
+    case::{Case, LONG, RACERS, SHORT, at_once, granted, session, terms, terms_of_idle, unique},
     time::ROUNDING,
 };
 use crate::{
@@ -11,8 +11,8 @@ use crate::{
     store::{Created, Found, Limit, SessionFilter, SessionStore, StoreErrorKind, Terms},
 };
 
-/// A claim makes nobody's session this owner's, once: from then on it answers to the new owner only.
-pub async fn a_claim_gives_nobodys_session_an_owner<S: SessionStore + Clone>(
+/// A claim makes an anonymous session this owner's, once: from then on it answers to the new owner only.
+pub async fn a_claim_gives_an_anonymous_session_an_owner<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),
 ) {
@@ -22,13 +22,13 @@ pub async fn a_claim_gives_nobodys_session_an_owner<S: SessionStore + Clone>(
     }
     let owner = case.owner("a");
     for touched_before in [false, true] {
-        let session = case.born(&case.nobody(), &terms()).await;
+        let session = case.created(&case.anonymous(), &terms()).await;
         if touched_before {
             case.touch(&session, LONG).await;
         }
         for _ in 0..2 {
             let found = claim(&case, &session, &owner).await;
-            let found = found.expect("a claim of nobody's session, and of one's own");
+            let found = found.expect("a claim of an anonymous session, and of one's own");
             assert_eq!(found.session.id(), session.id());
             assert_eq!(
                 found.session.owner(),
@@ -55,19 +55,19 @@ pub async fn a_claim_gives_nobodys_session_an_owner<S: SessionStore + Clone>(
             "it answers to nobody no longer"
         );
         assert!(
-            claim(&case, &session, &case.nobody()).await.is_none(),
+            claim(&case, &session, &case.anonymous()).await.is_none(),
             "it does not go back to nobody"
         );
         assert!(case.delete(&session).await);
     }
-    let session = case.born(&case.nobody(), &terms()).await;
+    let session = case.created(&case.anonymous(), &terms()).await;
     assert!(
-        claim(&case, &session, &case.nobody()).await.is_some(),
-        "nobody's session is nobody's own"
+        claim(&case, &session, &case.anonymous()).await.is_some(),
+        "anonymous may claim an anonymous session"
     );
     assert!(
         case.touch(&session, LONG).await.is_some(),
-        "and stays nobody's"
+        "and stays anonymous"
     );
 }
 
@@ -85,22 +85,22 @@ pub async fn a_claim_takes_nothing_from_anybody<S: SessionStore + Clone>(
         scope: Scope::new(unique("elsewhere")),
         principal: None,
     };
-    let ended = case.born(&case.nobody(), &terms()).await;
+    let ended = case.created(&case.anonymous(), &terms()).await;
     assert!(case.delete(&ended).await);
     for (session, what) in [
         (
-            case.born(&case.owner("b"), &terms()).await,
+            case.created(&case.owner("b"), &terms()).await,
             "somebody else's",
         ),
         (
-            case.born(&case.owner(""), &terms()).await,
+            case.created(&case.owner(""), &terms()).await,
             "the empty name's",
         ),
-        (case.born(&elsewhere, &terms()).await, "another scope's"),
+        (case.created(&elsewhere, &terms()).await, "another scope's"),
         (ended, "ended"),
     ] {
         let before = case.load(&session).await;
-        for owner in [case.owner("a"), case.nobody()] {
+        for owner in [case.owner("a"), case.anonymous()] {
             let claimed = claim(&case, &session, &owner).await;
             assert!(claimed.is_none(), "a claim of {what}");
         }
@@ -124,7 +124,7 @@ pub async fn of_many_claims_one_wins<S: SessionStore + Clone>(
         return;
     }
     for _ in 0..ROUNDS {
-        let session = case.born(&case.nobody(), &terms()).await;
+        let session = case.created(&case.anonymous(), &terms()).await;
         let answers = at_once((0..RACERS).map(|racer| {
             let (store, session) = (store.clone(), session.clone());
             let (owner, nobody) = (case.owner(&racer.to_string()), case.nobody());
@@ -135,7 +135,7 @@ pub async fn of_many_claims_one_wins<S: SessionStore + Clone>(
                 let claimed = store.claim(session.id(), &owner, LONG).await;
                 let after = store.touch(session.id(), &nobody, LONG).await;
                 let after = after.expect("touch answers");
-                assert!(after.is_none(), "once claimed, it is not nobody's");
+                assert!(after.is_none(), "once claimed, it is not anonymous");
                 (owner, claimed.expect("claim answers").is_some())
             }
         }))
@@ -147,7 +147,7 @@ pub async fn of_many_claims_one_wins<S: SessionStore + Clone>(
     }
 }
 
-/// A claim extends as [`touch`](SessionStore::touch) does: it ends the newborn time, and never shortens.
+/// A claim extends as [`touch`](SessionStore::touch) does: it ends the initial idle time, and never shortens.
 pub async fn a_claim_extends_as_a_touch_does<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),
@@ -157,17 +157,17 @@ pub async fn a_claim_extends_as_a_touch_does<S: SessionStore + Clone>(
         return;
     }
     let owner = case.owner("a");
-    let (session, birth) = case
-        .timed(case.born(&case.nobody(), &terms_of_idle(SHORT)))
+    let (session, creation) = case
+        .timed(case.created(&case.anonymous(), &terms_of_idle(SHORT)))
         .await;
     let found = claim(&case, &session, &owner).await;
-    if case.time.surely_within(birth, SHORT) {
-        let found = found.expect("a newborn can be claimed");
+    if case.time.surely_within(creation, SHORT) {
+        let found = found.expect("a new session can be claimed");
         assert!(
-            found.idle_left <= LONG + ROUNDING && found.idle_left + ROUNDING >= LONG,
+            found.idle_left <= granted(LONG) + ROUNDING && found.idle_left + ROUNDING >= LONG,
             "a claim leaves the idle time that it was given: {found:?}"
         );
-        case.time.until_over(birth, SHORT).await;
+        case.time.until_over(creation, SHORT).await;
         let touched = store.touch(session.id(), &owner, SHORT).await;
         let found = touched
             .expect("touch answers")
@@ -190,7 +190,7 @@ pub async fn a_claimed_session_counts_as_its_owners<S: SessionStore + Clone>(
         per_principal: 1.try_into().ok(),
         ..terms()
     };
-    let claimed = case.born(&case.nobody(), &terms()).await;
+    let claimed = case.created(&case.anonymous(), &terms()).await;
     assert!(claim(&case, &claimed, &owner).await.is_some());
     let created = case.create(&session(&owner), &one_each).await;
     assert_eq!(
@@ -199,23 +199,23 @@ pub async fn a_claimed_session_counts_as_its_owners<S: SessionStore + Clone>(
         "a claimed session is one of its owner's"
     );
     assert!(case.delete(&claimed).await);
-    case.born(&owner, &one_each).await;
+    case.created(&owner, &one_each).await;
 
     let Some(directory) = store.directory() else {
         return;
     };
     let owner = case.owner("b");
-    let nobodys = SessionFilter::Owner(case.nobody());
+    let anonymous_ones = SessionFilter::Owner(case.anonymous());
     let owners = SessionFilter::Owner(owner.clone());
-    let claimed = case.born(&case.nobody(), &terms()).await;
+    let claimed = case.created(&case.anonymous(), &terms()).await;
     assert!(claim(&case, &claimed, &owner).await.is_some());
-    for (filter, expected) in [(&nobodys, 0), (&owners, 1)] {
+    for (filter, expected) in [(&anonymous_ones, 0), (&owners, 1)] {
         let count = directory.count(filter).await.expect("count answers");
         assert_eq!(count, expected, "count of {filter:?}");
         let listed = directory.list(filter, None, 9).await.expect("list answers");
         assert_eq!(listed.len() as u64, expected, "list of {filter:?}");
     }
-    for (filter, expected) in [(&nobodys, 0), (&owners, 1)] {
+    for (filter, expected) in [(&anonymous_ones, 0), (&owners, 1)] {
         let ended = directory.end_all(filter, crate::store::EndReason::Revoked);
         assert_eq!(ended.await.expect("end_all answers"), expected);
     }

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::case::{Case, LONG, RACERS, SHORT, at_once, session, terms, terms_of_idle, unique};
+use super::case::{
+    Case, LONG, RACERS, SHORT, at_once, granted, session, terms, terms_of_idle, unique,
+};
 use crate::{
     protocol::{ClientInfo, SessionId, SessionRef},
     session::{Issuer, Owner, Scope, Session, SessionRecord},
@@ -29,7 +31,7 @@ pub async fn a_listing_is_complete<S: SessionStore + Clone>(
         case.owner("a"),
         case.owner("A"),
         case.owner(""),
-        case.nobody(),
+        case.anonymous(),
         elsewhere.clone(),
     ];
     // Alike, where scope and principal are put together carelessly.
@@ -40,7 +42,7 @@ pub async fn a_listing_is_complete<S: SessionStore + Clone>(
             ..case.owner("b")
         });
     }
-    let mut born = BTreeMap::new();
+    let mut created = BTreeMap::new();
     for number in 0..3 * owners.len() {
         let owner = &owners[number % owners.len()];
         let mut record = SessionRecord::new(owner.clone(), Issuer::Inner);
@@ -52,7 +54,7 @@ pub async fn a_listing_is_complete<S: SessionStore + Clone>(
         record.initialize_params = Some("{}".into());
         let session = Session::new(SessionId::issue(), record);
         case.create(&session, &terms()).await;
-        born.insert(*session.reference(), session);
+        created.insert(*session.reference(), session);
     }
     let everyone = SessionFilter::Scope(case.scope.clone());
     let there = SessionFilter::Scope(elsewhere.scope.clone());
@@ -63,7 +65,7 @@ pub async fn a_listing_is_complete<S: SessionStore + Clone>(
         .into_iter()
         .chain(&each)
     {
-        let expected: Vec<_> = born
+        let expected: Vec<_> = created
             .values()
             .filter(|session| filter.includes(session.owner()))
             .collect();
@@ -94,7 +96,7 @@ pub async fn a_listing_is_complete<S: SessionStore + Clone>(
     // A reference to continue after may have ended since.
     let all = read(directory, &everyone, 1000).await;
     let (gone, rest) = (&all[3], &all[4..]);
-    assert!(case.delete(&born[&gone.reference]).await);
+    assert!(case.delete(&created[&gone.reference]).await);
     let next = directory.list(&everyone, Some(&gone.reference), 1000).await;
     let next = next.expect("list answers");
     assert!(
@@ -125,10 +127,10 @@ pub async fn a_long_list_is_read_in_pages<S: SessionStore + Clone>(
     let owner = case.owner("a");
     // Long enough for a slow machine, short enough for a shared database.
     let terms = terms_of_idle(Duration::from_secs(20 * 60));
-    let mut born = Vec::new();
-    while born.len() < sessions {
-        let bunch = (sessions - born.len()).min(32);
-        let created = at_once((0..bunch).map(|_| {
+    let mut created = Vec::new();
+    while created.len() < sessions {
+        let bunch = (sessions - created.len()).min(32);
+        let of_bunch = at_once((0..bunch).map(|_| {
             let (store, session, terms) = (store.clone(), session(&owner), terms.clone());
             async move {
                 let created = store.create(&session, &terms).await;
@@ -137,15 +139,15 @@ pub async fn a_long_list_is_read_in_pages<S: SessionStore + Clone>(
             }
         }))
         .await;
-        born.extend(created);
+        created.extend(of_bunch);
     }
-    born.sort_unstable();
+    created.sort_unstable();
     let filter = SessionFilter::Owner(owner);
     let count = directory.count(&filter).await.expect("count answers");
     assert_eq!(count as usize, sessions);
     let listed = read(directory, &filter, 1000).await;
     assert!(
-        listed.iter().map(|listed| listed.reference).eq(born),
+        listed.iter().map(|listed| listed.reference).eq(created),
         "each session is listed exactly once, in order"
     );
     let ended = directory.end_all(&filter, EndReason::Revoked).await;
@@ -164,17 +166,19 @@ pub async fn the_expired_are_not_listed<S: SessionStore + Clone>(
         return;
     };
     let owner = case.owner("a");
-    let stays = case.born(&owner, &terms()).await;
+    let stays = case.created(&owner, &terms()).await;
     let mortal = Terms {
         life: Some(SHORT),
         ..terms()
     };
-    let lived = case.born(&owner, &mortal).await;
+    let lived = case.created(&owner, &mortal).await;
     case.touch(&lived, LONG).await;
-    let used = case.born(&owner, &terms_of_idle(SHORT)).await;
+    let used = case.created(&owner, &terms_of_idle(SHORT)).await;
     case.touch(&used, SHORT).await;
-    let (_, last) = case.timed(case.born(&owner, &terms_of_idle(SHORT))).await;
-    case.time.until_over(last, SHORT).await;
+    let (_, last) = case
+        .timed(case.created(&owner, &terms_of_idle(SHORT)))
+        .await;
+    case.time.until_over(last, granted(SHORT)).await;
     for filter in [
         SessionFilter::Scope(case.scope.clone()),
         SessionFilter::Owner(owner),
@@ -205,9 +209,9 @@ pub async fn end_is_within_its_scope<S: SessionStore + Clone>(
         let end = directory.end(scope, session.reference(), EndReason::Revoked);
         end.await.expect("end answers")
     };
-    for owner in [case.owner("a"), case.nobody()] {
-        let session = case.born(&owner, &terms()).await;
-        let other = case.born(&owner, &terms()).await;
+    for owner in [case.owner("a"), case.anonymous()] {
+        let session = case.created(&owner, &terms()).await;
+        let other = case.created(&owner, &terms()).await;
         let elsewhere = Scope::new(unique("elsewhere"));
         assert!(!end(&elsewhere, &session).await, "end in another scope");
         assert!(case.is_live(&session).await, "end in another scope");
@@ -218,7 +222,7 @@ pub async fn end_is_within_its_scope<S: SessionStore + Clone>(
         assert!(!case.delete(&session).await, "a delete after the end");
         assert!(case.is_live(&other).await, "only one is ended");
     }
-    let never = session(&case.nobody());
+    let never = session(&case.anonymous());
     assert!(!end(&case.scope, &never).await, "never created");
 }
 
@@ -235,11 +239,11 @@ pub async fn end_all_ends_those_and_no_others<S: SessionStore + Clone>(
         scope: Scope::new(unique("elsewhere")),
         ..case.owner("a")
     };
-    let owners = [case.owner("a"), case.owner(""), case.nobody(), elsewhere];
+    let owners = [case.owner("a"), case.owner(""), case.anonymous(), elsewhere];
     let mut sessions = Vec::new();
     for _ in 0..3 {
         for owner in &owners {
-            sessions.push(case.born(owner, &terms()).await);
+            sessions.push(case.created(owner, &terms()).await);
         }
     }
     case.delete(&sessions[0]).await;
@@ -262,9 +266,9 @@ pub async fn end_all_ends_those_and_no_others<S: SessionStore + Clone>(
     }
 }
 
-/// Births that began before [`Directory::end_all`] and are recorded at the same moment are either ended by it and
+/// Creations that began before [`Directory::end_all`] and are recorded at the same moment are either ended by it and
 /// counted, or revoked. None is live afterwards.
-pub async fn no_birth_slips_past_end_all<S: SessionStore + Clone>(
+pub async fn no_create_slips_past_end_all<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),
 ) {
@@ -302,20 +306,20 @@ pub async fn no_birth_slips_past_end_all<S: SessionStore + Clone>(
         let mut new = 0;
         for (session, created, _) in &answers {
             let live = case.is_live(session).await;
-            assert!(!live, "a birth slipped past the end of all: {created:?}");
+            assert!(!live, "a creation slipped past the end of all: {created:?}");
             match created {
                 Some(Created::New { .. }) => new += 1,
                 None | Some(Created::Revoked) => {}
-                other => panic!("a birth before the end of all: {other:?}"),
+                other => panic!("a creation before the end of all: {other:?}"),
             }
         }
         assert_eq!(ended, new, "what was new is what was ended");
     }
 }
 
-/// A birth that began before [`Directory::end_all`] of its owner or scope and is recorded after it answers
+/// A creation that began before [`Directory::end_all`] of its owner or scope and is recorded after it answers
 /// [`Created::Revoked`]. One that began later, or that was not meant, is new.
-pub async fn a_birth_that_began_before_end_all_is_revoked<S: SessionStore + Clone>(
+pub async fn a_create_that_began_before_end_all_is_revoked<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),
 ) {
@@ -325,12 +329,12 @@ pub async fn a_birth_that_began_before_end_all_is_revoked<S: SessionStore + Clon
     };
     let owner = case.owner("a");
     let scope = Scope::new(unique("elsewhere"));
-    let [elsewhere, nobody_elsewhere] = [Some("a"), None].map(|name| Owner {
+    let [elsewhere, anonymous_elsewhere] = [Some("a"), None].map(|name| Owner {
         scope: scope.clone(),
         principal: name.map(crate::Principal::new),
     });
-    let bystanders = [case.owner("b"), case.owner(""), case.nobody()];
-    let meant = [&owner, &elsewhere, &nobody_elsewhere];
+    let bystanders = [case.owner("b"), case.owner(""), case.anonymous()];
+    let meant = [&owner, &elsewhere, &anonymous_elsewhere];
 
     let calls = async {
         for filter in [
@@ -394,7 +398,7 @@ pub async fn a_birth_that_began_before_end_all_is_revoked<S: SessionStore + Clon
     let after = directory.count(&everyone).await.expect("count answers");
     assert_eq!(before, after, "one that is revoked evicts nobody");
     // To end one session is not to revoke its owner.
-    let one = case.born(&bystanders[0], &terms()).await;
+    let one = case.created(&bystanders[0], &terms()).await;
     let end = directory.end(&case.scope, one.reference(), EndReason::Revoked);
     assert!(end.await.expect("end answers"));
     let created = begun(&bystanders[0], LONG).await;

@@ -16,11 +16,11 @@ pub async fn of_many_deletes_one_is_true<S: SessionStore + Clone>(
 ) {
     let case = Case::new(store, wait).await;
     assert!(
-        !case.delete(&session(&case.nobody())).await,
+        !case.delete(&session(&case.anonymous())).await,
         "never created"
     );
     for reason in [EndReason::Deleted, EndReason::Revoked, EndReason::InnerGone] {
-        let session = case.born(&case.owner("a"), &terms()).await;
+        let session = case.created(&case.owner("a"), &terms()).await;
         let answers = at_once((0..RACERS).map(|_| {
             let (store, id) = (store.clone(), session.id().clone());
             async move { store.delete(&id, reason).await.expect("delete answers") }
@@ -41,11 +41,11 @@ pub async fn nothing_revives_a_session_while_it_is_ended<S: SessionStore + Clone
     let case = Case::new(store, wait).await;
     for round in 0..ROUNDS {
         // Each round has its own scope, which one round in three ends as a whole.
-        let [nobody, claimant] = [case.nobody(), case.owner("a")].map(|owner| Owner {
+        let [anonymous, claimant] = [case.anonymous(), case.owner("a")].map(|owner| Owner {
             scope: Scope::new(format!("{}-{round}", case.scope)),
             ..owner
         });
-        let session = case.born(&nobody, &terms()).await;
+        let session = case.created(&anonymous, &terms()).await;
         let answers = at_once((0..8).map(|racer| {
             let (store, session, claimant) = (store.clone(), session.clone(), claimant.clone());
             async move {

@@ -25,7 +25,7 @@ pub async fn every_end_is_heard<S: SessionStore + Clone>(store: &S, wait: impl A
     let owner = case.owner("a");
 
     for reason in [EndReason::Deleted, EndReason::Revoked, EndReason::InnerGone] {
-        let session = case.born(&owner, &terms()).await;
+        let session = case.created(&owner, &terms()).await;
         let ended = store.delete(session.id(), reason).await;
         assert!(ended.expect("delete answers"));
         expected.push((*session.reference(), reason));
@@ -37,15 +37,15 @@ pub async fn every_end_is_heard<S: SessionStore + Clone>(store: &S, wait: impl A
         },
         ..terms()
     };
-    let evicted = case.born(&owner, &limited).await;
+    let evicted = case.created(&owner, &limited).await;
     case.time.wait(Duration::from_millis(5)).await;
-    let last = case.born(&owner, &limited).await;
+    let last = case.created(&owner, &limited).await;
     expected.push((*evicted.reference(), EndReason::Evicted));
     assert!(case.delete(&last).await);
     expected.push((*last.reference(), EndReason::Deleted));
 
     if let Some(directory) = store.directory() {
-        let session = case.born(&owner, &terms()).await;
+        let session = case.created(&owner, &terms()).await;
         let reference = session.reference();
         let end = directory.end(&case.scope, reference, EndReason::Revoked);
         assert!(end.await.expect("end answers"));
@@ -55,12 +55,12 @@ pub async fn every_end_is_heard<S: SessionStore + Clone>(store: &S, wait: impl A
             (SessionFilter::Scope(case.scope.clone()), EndReason::Revoked),
         ] {
             let two = [
-                case.born(&owner, &terms()).await,
-                case.born(&owner, &terms()).await,
+                case.created(&owner, &terms()).await,
+                case.created(&owner, &terms()).await,
             ];
             let ended = directory.end_all(&filter, reason).await;
             assert_eq!(ended.expect("end_all answers"), 2);
-            // A store whose clock is coarse needs to see that what is born next began after this.
+            // A store whose clock is coarse needs to see that what is created next began after this.
             case.time.wait(Duration::from_millis(5)).await;
             expected.extend(two.map(|session| (*session.reference(), reason)));
         }
@@ -86,7 +86,7 @@ pub async fn every_end_is_heard<S: SessionStore + Clone>(store: &S, wait: impl A
     }
 }
 
-/// What ended nothing is not announced: a second delete, a touch, a birth, a session that never was.
+/// What ended nothing is not announced: a second delete, a touch, a creation, a session that never was.
 pub async fn an_end_is_announced_once<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),
@@ -95,11 +95,11 @@ pub async fn an_end_is_announced_once<S: SessionStore + Clone>(
     let Some(mut feed) = listen(&case).await else {
         return;
     };
-    let never = session(&case.nobody());
+    let never = session(&case.anonymous());
     assert!(!case.delete(&never).await);
-    let lives = case.born(&case.nobody(), &terms()).await;
+    let lives = case.created(&case.anonymous(), &terms()).await;
     case.touch(&lives, LONG).await;
-    let ended = case.born(&case.nobody(), &terms()).await;
+    let ended = case.created(&case.anonymous(), &terms()).await;
     assert!(case.delete(&ended).await);
     assert!(!case.delete(&ended).await);
     let heard = heard_until_marker(&case, &mut feed).await;
@@ -118,10 +118,10 @@ pub async fn expiry_is_not_announced<S: SessionStore + Clone>(
     let Some(mut feed) = listen(&case).await else {
         return;
     };
-    let (session, birth) = case
-        .timed(case.born(&case.nobody(), &terms_of_idle(SHORT)))
+    let (session, creation) = case
+        .timed(case.created(&case.anonymous(), &terms_of_idle(SHORT)))
         .await;
-    case.time.until_over(birth, SHORT).await;
+    case.time.until_over(creation, SHORT).await;
     assert!(case.touch(&session, LONG).await.is_none());
     assert!(
         !case.delete(&session).await,
@@ -147,7 +147,7 @@ pub async fn a_slow_listener_misses_nothing_without_a_gap<S: SessionStore + Clon
     };
     let mut missing = HashSet::new();
     for _ in 0..sessions {
-        let session = case.born(&case.nobody(), &terms()).await;
+        let session = case.created(&case.anonymous(), &terms()).await;
         assert!(case.delete(&session).await);
         missing.insert(*session.reference());
     }
@@ -169,7 +169,7 @@ async fn listen<S: SessionStore + Clone, W: AsyncFn(Duration)>(
     case: &Case<'_, S, W>,
 ) -> Option<Feed> {
     // An end that nobody hears does no harm.
-    let unheard = case.born(&case.nobody(), &terms()).await;
+    let unheard = case.created(&case.anonymous(), &terms()).await;
     assert!(case.delete(&unheard).await);
 
     let mut feed = case.store.feed()?;
@@ -177,7 +177,7 @@ async fn listen<S: SessionStore + Clone, W: AsyncFn(Duration)>(
     let mut gap = false;
     // More patient each time, so that a slow subscription is heard out before the next end.
     for patience in (0..7).map(|time| PATIENCE / 64 * 2_u32.pow(time)) {
-        let decoy = case.born(&case.nobody(), &terms()).await;
+        let decoy = case.created(&case.anonymous(), &terms()).await;
         assert!(case.delete(&decoy).await);
         unheard.push(*decoy.reference());
         while let Some(event) = next(case, &mut feed, patience).await {
@@ -205,7 +205,7 @@ async fn heard_until_marker<S: SessionStore + Clone, W: AsyncFn(Duration)>(
     case: &Case<'_, S, W>,
     feed: &mut Feed,
 ) -> Vec<SessionRef> {
-    let marker = case.born(&case.nobody(), &terms()).await;
+    let marker = case.created(&case.anonymous(), &terms()).await;
     assert!(case.delete(&marker).await);
     let mut heard = Vec::new();
     loop {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    case::{Case, LONG, SHORT, terms, terms_of_idle, unique},
+    case::{Case, LONG, SHORT, granted, terms, terms_of_idle, unique},
     time::ROUNDING,
 };
 use crate::{
@@ -21,7 +21,7 @@ pub async fn the_owner_is_compared_both_ways<S: SessionStore + Clone>(
     for owners in [of_one_scope(&case.scope), of_many_scopes(&case.scope)] {
         let mut sessions = Vec::new();
         for owner in &owners {
-            sessions.push(case.born(owner, &terms()).await);
+            sessions.push(case.created(owner, &terms()).await);
         }
         for session in &sessions {
             for owner in &owners {
@@ -37,23 +37,29 @@ pub async fn the_owner_is_compared_both_ways<S: SessionStore + Clone>(
     }
 }
 
-/// A stranger's touch changes nothing: neither a session in use nor a newborn gets any more time from it.
+/// A stranger's touch changes nothing: neither a session in use nor a new session gets any more time from it.
 pub async fn a_strangers_touch_changes_nothing<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),
 ) {
     let case = Case::new(store, wait).await;
     let terms = terms_of_idle(SHORT);
-    let mut born = Vec::new();
-    for owner in [case.owner("a"), case.nobody()] {
-        let (session, birth) = case.timed(case.born(&owner, &terms)).await;
-        born.push((session, birth, "a newborn touched by a stranger"));
-        let session = case.born(&owner, &terms).await;
+    let mut created = Vec::new();
+    for owner in [case.owner("a"), case.anonymous()] {
+        let (session, creation) = case.timed(case.created(&owner, &terms)).await;
+        created.push((
+            session,
+            creation,
+            SHORT,
+            "a new session touched by a stranger",
+        ));
+        let session = case.created(&owner, &terms).await;
         let (_, touch) = case.timed(case.touch(&session, SHORT)).await;
-        born.push((session, touch, "a session touched by a stranger"));
+        let most = granted(SHORT);
+        created.push((session, touch, most, "a session touched by a stranger"));
     }
-    for (session, span, what) in &born {
-        let strangers = [case.owner("b"), case.owner("a"), case.nobody()];
+    for (session, span, most, what) in &created {
+        let strangers = [case.owner("b"), case.owner("a"), case.anonymous()];
         for stranger in strangers.iter().filter(|owner| *owner != session.owner()) {
             let touched = case.touch_as(stranger, session, LONG).await;
             assert!(touched.is_none(), "{what} is not found by it");
@@ -63,7 +69,7 @@ pub async fn a_strangers_touch_changes_nothing<S: SessionStore + Clone>(
         if let Some(found) = case.load(session).await {
             assert_eq!(found.session.record(), session.record(), "{what}");
             assert!(
-                found.idle_left <= SHORT + ROUNDING,
+                found.idle_left <= *most + ROUNDING,
                 "{what} gets no time: {found:?}"
             );
         } else {
@@ -71,8 +77,8 @@ pub async fn a_strangers_touch_changes_nothing<S: SessionStore + Clone>(
             assert!(!within, "{what} stays live");
         }
     }
-    for (session, span, what) in &born {
-        case.is_absent_from(session, *span, SHORT, what).await;
+    for (session, span, most, what) in &created {
+        case.is_absent_from(session, *span, *most, what).await;
     }
 }
 

@@ -3,52 +3,52 @@
 use std::time::Duration;
 
 use super::{
-    case::{Case, LONG, SHORT, session, terms, terms_of_idle},
+    case::{Case, LONG, SHORT, granted, session, terms, terms_of_idle},
     time::{ROUNDING, Span},
 };
 use crate::store::{Created, EndReason, Found, Now, SessionStore, Terms};
 
-/// Until its first touch a session lives for the shortest of [`Terms::newborn`], [`Terms::idle`] and
+/// Until its first touch a session lives for the shortest of [`Terms::initial_idle`], [`Terms::idle`] and
 /// [`Terms::life`].
-pub async fn a_newborn_lives_for_the_shortest_of_its_times<S: SessionStore + Clone>(
+pub async fn a_new_session_lives_for_the_shortest_of_its_times<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),
 ) {
     let shapes = [
-        (SHORT, LONG, None, "newborn time"),
-        (SHORT, LONG, Some(LONG), "newborn time within a life"),
+        (SHORT, LONG, None, "initial idle time"),
+        (SHORT, LONG, Some(LONG), "initial idle time within a life"),
         (LONG, SHORT, None, "idle time"),
         (LONG, LONG, Some(SHORT), "life"),
     ];
     let case = Case::new(store, wait).await;
-    let mut born = Vec::new();
-    for (newborn, idle, life, what) in shapes {
+    let mut created = Vec::new();
+    for (unused, idle, life, what) in shapes {
         let terms = Terms {
-            initial_idle: newborn,
+            initial_idle: unused,
             idle,
             life,
             ..terms()
         };
-        let (session, birth) = case.timed(case.born(&case.nobody(), &terms)).await;
-        born.push((session, birth, what));
+        let (session, creation) = case.timed(case.created(&case.anonymous(), &terms)).await;
+        created.push((session, creation, what));
     }
-    for (session, birth, what) in &born {
-        case.is_live_until(session, *birth, SHORT, what).await;
+    for (session, creation, what) in &created {
+        case.is_live_until(session, *creation, SHORT, what).await;
     }
-    for (session, birth, what) in &born {
-        case.is_absent_from(session, *birth, SHORT, what).await;
+    for (session, creation, what) in &created {
+        case.is_absent_from(session, *creation, SHORT, what).await;
     }
 }
 
-/// The first touch ends the newborn time: from then on the session lives for the idle time of each touch.
+/// The first touch ends the initial idle time: from then on the session lives for the idle time of each touch.
 pub async fn a_touch_extends<S: SessionStore + Clone>(store: &S, wait: impl AsyncFn(Duration)) {
     let case = Case::new(store, wait).await;
-    let newborn = Terms {
+    let unused = Terms {
         initial_idle: SHORT,
         ..terms()
     };
-    let (session, birth) = case.timed(case.born(&case.owner("a"), &newborn)).await;
-    let mut last = birth;
+    let (session, creation) = case.timed(case.created(&case.owner("a"), &unused)).await;
+    let mut last = creation;
     // Three touches, each in the last moments of the time before it.
     for _ in 0..3 {
         case.time.until_almost(last, SHORT).await;
@@ -58,13 +58,53 @@ pub async fn a_touch_extends<S: SessionStore + Clone>(store: &S, wait: impl Asyn
         }
         let touched = touched.expect("a session in use is live");
         assert!(
-            touched.idle_left <= SHORT + ROUNDING && touched.idle_left + ROUNDING >= SHORT,
+            touched.idle_left <= granted(SHORT) + ROUNDING && touched.idle_left + ROUNDING >= SHORT,
             "a touch leaves the idle time that it was given: {touched:?}"
         );
         last = touch;
     }
     case.is_live_until(&session, last, SHORT, "touched").await;
-    case.is_absent_from(&session, last, SHORT, "touched").await;
+    case.is_absent_from(&session, last, granted(SHORT), "touched")
+        .await;
+}
+
+/// However fast touches follow each other, so that most of them need not be written, each leaves the idle time that it
+/// was given, and no more than a sixteenth above it.
+pub async fn every_touch_leaves_the_idle_time<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    for idle in [SHORT, LONG] {
+        let new = case.created(&case.owner("a"), &terms_of_idle(idle)).await;
+        for _ in 0..12 {
+            let (found, touch) = case.timed(case.touch(&new, idle)).await;
+            let took = case.time.since(touch.before);
+            if took > SHORT / 2 {
+                return;
+            }
+            let found = found.expect("a session in use is live");
+            assert!(
+                found.idle_left + took + ROUNDING >= idle,
+                "a touch leaves no less than it was given: {found:?}"
+            );
+            assert!(
+                found.idle_left <= granted(idle) + ROUNDING,
+                "a touch leaves no more than a sixteenth above it: {found:?}"
+            );
+            case.time.wait(SHORT / 48).await;
+        }
+        // Nor one that asks for more than those before it.
+        let (found, touch) = case.timed(case.touch(&new, idle * 2)).await;
+        let took = case.time.since(touch.before);
+        if took < SHORT / 2 {
+            let found = found.expect("a session in use is live");
+            assert!(
+                found.idle_left + took + ROUNDING >= idle * 2,
+                "a touch leaves no less than it was given: {found:?}"
+            );
+        }
+    }
 }
 
 /// A touch with a shorter idle time leaves what is left as it is.
@@ -73,7 +113,7 @@ pub async fn a_touch_never_shortens<S: SessionStore + Clone>(
     wait: impl AsyncFn(Duration),
 ) {
     let case = Case::new(store, wait).await;
-    let session = case.born(&case.owner("a"), &terms()).await;
+    let session = case.created(&case.owner("a"), &terms()).await;
     let (_, long) = case.timed(case.touch(&session, LONG)).await;
     let (found, short) = case.timed(case.touch(&session, SHORT)).await;
     let found = found.expect("the session is live");
@@ -89,17 +129,17 @@ pub async fn a_touch_never_shortens<S: SessionStore + Clone>(
         "a shorter touch does not shorten"
     );
 
-    // Nor does a first touch shorten the newborn time.
-    let newborn = Terms {
+    // Nor does a first touch shorten the initial idle time.
+    let unused = Terms {
         initial_idle: LONG,
         ..terms()
     };
-    let session = case.born(&case.owner("a"), &newborn).await;
+    let session = case.created(&case.owner("a"), &unused).await;
     let (_, touch) = case.timed(case.touch(&session, SHORT)).await;
     case.time.until_over(touch, SHORT).await;
     assert!(
         case.is_live(&session).await,
-        "a short first touch does not shorten the newborn time"
+        "a short first touch does not shorten the initial idle time"
     );
 }
 
@@ -109,25 +149,25 @@ pub async fn load_does_not_extend<S: SessionStore + Clone>(
     wait: impl AsyncFn(Duration),
 ) {
     let case = Case::new(store, wait).await;
-    let newborn = Terms {
+    let unused = Terms {
         initial_idle: SHORT,
         ..terms()
     };
-    let (untouched, birth) = case.timed(case.born(&case.owner("a"), &newborn)).await;
-    let touched = case.born(&case.owner("a"), &terms_of_idle(SHORT)).await;
+    let (untouched, creation) = case.timed(case.created(&case.owner("a"), &unused)).await;
+    let touched = case.created(&case.owner("a"), &terms_of_idle(SHORT)).await;
     let (_, touch) = case.timed(case.touch(&touched, SHORT)).await;
     for _ in 0..4 {
         case.time.wait(SHORT / 8).await;
         case.load(&untouched).await;
         case.load(&touched).await;
     }
-    case.is_live_until(&untouched, birth, SHORT, "a newborn that is read")
+    case.is_live_until(&untouched, creation, SHORT, "a new session that is read")
         .await;
     case.is_live_until(&touched, touch, SHORT, "a session that is read")
         .await;
-    case.is_absent_from(&untouched, birth, SHORT, "a newborn that is read")
+    case.is_absent_from(&untouched, creation, SHORT, "a new session that is read")
         .await;
-    case.is_absent_from(&touched, touch, SHORT, "a session that is read")
+    case.is_absent_from(&touched, touch, granted(SHORT), "a session that is read")
         .await;
 }
 
@@ -142,11 +182,11 @@ pub async fn a_life_ends_a_busy_session<S: SessionStore + Clone>(
         life: Some(life),
         ..terms()
     };
-    let (session, birth) = case.timed(case.born(&case.owner("a"), &terms)).await;
+    let (session, creation) = case.timed(case.created(&case.owner("a"), &terms)).await;
     for beat in 1..8 {
-        case.time.until(birth.after, life / 8 * beat).await;
+        case.time.until(creation.after, life / 8 * beat).await;
         let touched = case.touch(&session, LONG).await;
-        if !case.time.surely_within(birth, life) {
+        if !case.time.surely_within(creation, life) {
             break;
         }
         let found = touched.expect("a session is live until its life ends");
@@ -155,10 +195,10 @@ pub async fn a_life_ends_a_busy_session<S: SessionStore + Clone>(
             "no touch reaches past the end of life: {found:?}"
         );
     }
-    case.time.until_over(birth, life).await;
+    case.time.until_over(creation, life).await;
     let touched = case.touch(&session, LONG).await;
     assert!(touched.is_none(), "a touch after the end of life");
-    case.is_absent_from(&session, birth, life, "a busy session")
+    case.is_absent_from(&session, creation, life, "a busy session")
         .await;
 }
 
@@ -169,20 +209,20 @@ pub async fn expired_is_absent_for_every_verb<S: SessionStore + Clone>(
     wait: impl AsyncFn(Duration),
 ) {
     let case = Case::new(store, wait).await;
-    let owner = case.nobody();
+    let owner = case.anonymous();
     // One session a verb: the first verb may sweep.
-    let mut born = Vec::new();
+    let mut sessions = Vec::new();
     for _ in 0..6 {
-        let session = case.born(&owner, &terms_of_idle(SHORT)).await;
+        let session = case.created(&owner, &terms_of_idle(SHORT)).await;
         let (_, touch) = case.timed(case.touch(&session, SHORT)).await;
-        born.push((session, touch));
+        sessions.push((session, touch));
     }
-    for (session, touch) in &born {
+    for (session, touch) in &sessions {
         case.is_live_until(session, *touch, SHORT, "idle").await;
     }
-    let (_, last) = born[5];
-    case.time.until_over(last, SHORT).await;
-    let [touch, load, delete, now, claim, create] = [0, 1, 2, 3, 4, 5].map(|i| &born[i].0);
+    let (_, last) = sessions[5];
+    case.time.until_over(last, granted(SHORT)).await;
+    let [touch, load, delete, now, claim, create] = [0, 1, 2, 3, 4, 5].map(|i| &sessions[i].0);
     let touched = case.touch(touch, LONG).await;
     assert!(touched.is_none(), "touch of an expired session");
     assert!(!case.is_live(load).await, "load of an expired session");
@@ -197,7 +237,7 @@ pub async fn expired_is_absent_for_every_verb<S: SessionStore + Clone>(
         "an expired session takes no id: {created:?}"
     );
     if let Some(directory) = store.directory() {
-        for (session, _) in &born[..5] {
+        for (session, _) in &sessions[..5] {
             let end = directory
                 .end(&case.scope, session.reference(), EndReason::Revoked)
                 .await;
@@ -216,10 +256,10 @@ pub async fn times_are_true<S: SessionStore + Clone>(store: &S, wait: impl Async
         life: Some(LONG),
         ..terms()
     };
-    let (session, birth) = case.timed(case.born(&case.owner("a"), &terms)).await;
-    let check = async |found: Option<Found>, since: Span, lasts: Duration, what: &str| {
+    let (session, creation) = case.timed(case.created(&case.owner("a"), &terms)).await;
+    let check = async |found: Option<Found>, since: Span, lasts: Duration, most, what: &str| {
         let found = found.expect("a live session is found");
-        let least = case.time.since(birth.before);
+        let least = case.time.since(creation.before);
         assert!(
             found.age <= least + ROUNDING,
             "{what}: no older than it is: {found:?} after {least:?}"
@@ -230,7 +270,7 @@ pub async fn times_are_true<S: SessionStore + Clone>(store: &S, wait: impl Async
             life <= LONG + ROUNDING && life + ROUNDING >= LONG,
             "{what}: the age and the rest are its life: {found:?}"
         );
-        assert!(found.idle_left <= lasts + ROUNDING, "{what}: {found:?}");
+        assert!(found.idle_left <= most + ROUNDING, "{what}: {found:?}");
         let gone = case.time.since(since.before);
         assert!(
             found.idle_left + gone + ROUNDING >= lasts,
@@ -238,10 +278,25 @@ pub async fn times_are_true<S: SessionStore + Clone>(store: &S, wait: impl Async
         );
         found
     };
-    let first = check(case.load(&session).await, birth, LONG / 4, "newborn").await;
+    let unused = LONG / 4;
+    let first = check(
+        case.load(&session).await,
+        creation,
+        unused,
+        unused,
+        "unused",
+    )
+    .await;
     let pause = SHORT / 4;
     case.time.wait(pause).await;
-    let second = check(case.load(&session).await, birth, LONG / 4, "newborn").await;
+    let second = check(
+        case.load(&session).await,
+        creation,
+        unused,
+        unused,
+        "unused",
+    )
+    .await;
     let older = |earlier: &Found, later: &Found, what: &str| {
         assert!(
             later.age + ROUNDING >= earlier.age + pause,
@@ -258,14 +313,22 @@ pub async fn times_are_true<S: SessionStore + Clone>(store: &S, wait: impl Async
         "load: the idle time runs out: {first:?}, {second:?}"
     );
     case.time.wait(pause).await;
-    let (touched, touch) = case.timed(case.touch(&session, LONG / 2)).await;
-    let third = check(touched, touch, LONG / 2, "touch").await;
+    let idle = LONG / 2;
+    let (touched, touch) = case.timed(case.touch(&session, idle)).await;
+    let third = check(touched, touch, idle, granted(idle), "touch").await;
     older(&second, &third, "touch");
     case.time.wait(pause).await;
-    let fourth = check(case.load(&session).await, touch, LONG / 2, "load").await;
+    let fourth = check(
+        case.load(&session).await,
+        touch,
+        idle,
+        granted(idle),
+        "load",
+    )
+    .await;
     older(&third, &fourth, "load after touch");
 
-    let endless = case.born(&case.owner("a"), &super::case::terms()).await;
+    let endless = case.created(&case.owner("a"), &super::case::terms()).await;
     let found = case.touch(&endless, LONG).await.expect("live");
     assert_eq!(
         found.life_left, None,
@@ -288,7 +351,7 @@ pub async fn very_long_times_do_not_overflow<S: SessionStore + Clone>(
             started_ago: long,
             ..terms()
         };
-        let session = case.born(&case.owner("a"), &terms).await;
+        let session = case.created(&case.owner("a"), &terms).await;
         let is_long = |found: Option<Found>, what: &str| {
             let found = found.expect("a long life is live");
             assert!(
@@ -315,10 +378,10 @@ pub async fn touch_now_agrees_with_touch<S: SessionStore + Clone>(
     let now = store.touch_now(never.id(), &owner, LONG);
     assert!(!matches!(now, Now::Live(_)), "never created: {now:?}");
 
-    let session = case.born(&owner, &terms_of_idle(SHORT)).await;
+    let session = case.created(&owner, &terms_of_idle(SHORT)).await;
     // What a store holds in this process it may hold only from the first touch on.
     let (_, touch) = case.timed(case.touch(&session, SHORT)).await;
-    for stranger in [case.owner("b"), case.nobody()] {
+    for stranger in [case.owner("b"), case.anonymous()] {
         let now = store.touch_now(session.id(), &stranger, LONG);
         assert!(!matches!(now, Now::Live(_)), "a stranger's: {now:?}");
     }
@@ -331,7 +394,7 @@ pub async fn touch_now_agrees_with_touch<S: SessionStore + Clone>(
         Now::Live(found) => {
             assert_eq!(found.session.id(), session.id());
             assert_eq!(found.session.owner(), &owner);
-            assert!(found.idle_left <= SHORT + ROUNDING, "{found:?}");
+            assert!(found.idle_left <= granted(SHORT) + ROUNDING, "{found:?}");
             assert!(
                 found.idle_left + ROUNDING >= SHORT,
                 "touch_now extends: {found:?}"
@@ -343,11 +406,11 @@ pub async fn touch_now_agrees_with_touch<S: SessionStore + Clone>(
         Now::Unknown => {}
     }
     let (_, last) = case.timed(case.touch(&session, SHORT)).await;
-    case.time.until_over(last, SHORT).await;
+    case.time.until_over(last, granted(SHORT)).await;
     let now = store.touch_now(session.id(), &owner, LONG);
     assert!(!matches!(now, Now::Live(_)), "expired: {now:?}");
 
-    let ended = case.born(&owner, &terms()).await;
+    let ended = case.created(&owner, &terms()).await;
     case.touch(&ended, LONG).await;
     let now = store.touch_now(ended.id(), &owner, LONG);
     assert!(!matches!(now, Now::Absent), "live: {now:?}");

@@ -1,7 +1,7 @@
--- A birth. One row answers what became of it.
+-- A creation. One row answers what became of it.
 with
 -- Touches no row. What counts is that this statement takes the table's lock before it looks at anything: a revocation
--- holds that lock alone until it has left its mark, so a birth is either recorded before it and ended by it, or sees
+-- holds that lock alone until it has left its mark, so a creation is either recorded before it and ended by it, or sees
 -- the mark.
 gate as (
   delete from "mcp_sessions_revoked" where false
@@ -9,7 +9,7 @@ gate as (
 clock as materialized (
   select clock_timestamp() as now
 ),
-facts as materialized (
+counts as materialized (
   select
     exists (
       select from "mcp_sessions_revoked"
@@ -29,12 +29,12 @@ facts as materialized (
     case when $11::bigint is not null then (
       select count(*) from (
         select from "mcp_sessions" where scope = $2 and expires > clock.now limit $11
-      ) everyone
+      ) sessions
     ) end as total
   from clock
 ),
 verdict as materialized (
-  select *, coalesce(total >= $11, false) as total_full, not revoked and not taken as is_welcome from facts
+  select *, coalesce(total >= $11, false) as total_full, not revoked and not taken as is_welcome from counts
 ),
 -- References are evenly spread, so those that follow a new one are a fair sample.
 sample as materialized (
@@ -56,39 +56,39 @@ sample as materialized (
 victim as materialized (
   select reference from "mcp_sessions"
   where reference in (select reference from sample)
-    and touched <= clock_timestamp() - $13 * interval '1 microsecond'
-  order by used, touched limit 1
+    and latest_touch <= clock_timestamp() - $13 * interval '1 microsecond'
+  order by used, latest_touch limit 1
   -- One that is being touched right now is in use.
   for update skip locked
 ),
-gone as (
+evicted as (
   delete from "mcp_sessions" where reference in (select reference from victim)
   returning reference
 ),
-born as (
+inserted as (
   insert into "mcp_sessions" as old (
     reference, scope, principal, by_layer, client_name, client_version, protocol_version, initialize_params,
-    born, touched, used, expires, ends
+    created, latest_touch, used, expires, life_ends
   )
   select
     $1, $2, $3, $4, $5, $6, $7, $8,
     clock.now, clock.now, false,
     clock.now + $9::bigint * interval '1 microsecond', clock.now + $10::bigint * interval '1 microsecond'
   from clock, verdict
-  where is_welcome and (not principal_full and not total_full or exists (select from gone))
+  where is_welcome and (not principal_full and not total_full or exists (select from evicted))
   on conflict (reference) do update set
     scope = excluded.scope, principal = excluded.principal, by_layer = excluded.by_layer,
     client_name = excluded.client_name, client_version = excluded.client_version,
     protocol_version = excluded.protocol_version, initialize_params = excluded.initialize_params,
-    born = excluded.born, touched = excluded.touched, used = excluded.used,
-    expires = excluded.expires, ends = excluded.ends
+    created = excluded.created, latest_touch = excluded.latest_touch, used = excluded.used,
+    expires = excluded.expires, life_ends = excluded.life_ends
   -- An expired session that nobody has swept away yet is no session.
   where old.expires <= clock_timestamp()
   returning reference
 )
 select
   revoked, taken, principal_full, total_full, total,
-  exists (select from born) as is_new,
-  (select reference from gone) as evicted,
-  (select count(pg_notify('mcp_sessions', {name} || ' evicted')) from gone) as told
+  exists (select from inserted) as is_new,
+  (select reference from evicted) as evicted,
+  (select count(pg_notify('mcp_sessions', {name} || ' evicted')) from evicted) as told
 from verdict

@@ -13,8 +13,8 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::held::Held;
-use crate::store::{EndReason, Feed, FeedEvent, feed::heard};
+use super::connection::Held;
+use crate::store::{EndReason, Feed, FeedEvent, feed::heard, sql::Connections};
 
 /// A task that listens for all feeds of a store, for as long as there are any.
 pub(super) struct Listener {
@@ -122,7 +122,8 @@ impl Listening {
     /// Makes sure that a message that is sent through the pool is heard. Hands on what is heard meanwhile.
     async fn check(&self, listener: &mut PgListener) -> Result<(), BoxError> {
         let send = async {
-            let mut held = Held::acquire(&self.pool, "send a message").await?;
+            let connections = Connections::new(self.pool.clone());
+            let mut held = Held::acquire(&connections, "send a message").await?;
             let notify = AssertSqlSafe(format!("notify {}", self.probe));
             let sent = sqlx::raw_sql(notify).execute(&mut *held).await;
             held.done(sent)

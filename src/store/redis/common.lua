@@ -25,16 +25,16 @@ local function forget(due, index, entry)
 end
 
 -- Ends a session, tells of it, and says whether it was live.
-local function finish(key, due, index, channel, reason)
-  local whose = redis.call('HGET', key, 'm')
-  if not whose then return false end
+local function terminate(key, due, index, channel, reason)
+  local owner_key = redis.call('HGET', key, 'm')
+  if not owner_key then return false end
   local ref = string.sub(key, -64)
   local was_live = is_live(key)
   if was_live then
     redis.call('PUBLISH', channel, ref .. ':' .. reason)
   end
   redis.call('DEL', key)
-  forget(due, index, whose .. ref)
+  forget(due, index, owner_key .. ref)
   return was_live
 end
 
@@ -54,13 +54,13 @@ local function sweep(due, index, at_most)
 end
 
 -- How many entries of the index begin with this. What follows them is hexadecimal, so below 'g'.
-local function count(index, whose)
-  return redis.call('ZLEXCOUNT', index, '[' .. whose, '(' .. whose .. 'g')
+local function count(index, prefix)
+  return redis.call('ZLEXCOUNT', index, '[' .. prefix, '(' .. prefix .. 'g')
 end
 
--- The first few entries of the index that begin with `whose` and come after this reference.
-local function page(index, whose, after, at_most)
-  return redis.call('ZRANGEBYLEX', index, '(' .. whose .. after, '(' .. whose .. 'g', 'LIMIT', 0, at_most)
+-- The first few entries of the index that begin with `prefix` and come after this reference.
+local function page(index, prefix, after, at_most)
+  return redis.call('ZRANGEBYLEX', index, '(' .. prefix .. after, '(' .. prefix .. 'g', 'LIMIT', 0, at_most)
 end
 
 local function row(key)

@@ -1,7 +1,7 @@
 -- KEYS  1 the session  2, 3 when all of the scope's, all of the owner's were ended
 --       4, 5 due and index of its shard  6.. due and index of the other shards, if they are to be counted
 -- ARGV  1 scope and owner  2 milliseconds until it ends  3 of which it may live, or ''  4 milliseconds that the
---       index outlives it  5 microseconds since the birth began
+--       index outlives it  5 microseconds since the creation began
 --       6 limit of the scope, or ''  7 how many it has elsewhere  8, 9 the same of the owner
 --       10 microseconds untouched to be ended for another, or ''  11 channel  12.. fields and values
 -- It answers what became of it, how much room is left, who was evicted, and the microseconds since all were ended.
@@ -15,10 +15,10 @@ for _, at in ipairs(redis.call('MGET', KEYS[2], KEYS[3])) do
     if all_ended == -1 or since < all_ended then all_ended = since end
   end
 end
-finish(KEYS[1], KEYS[4], KEYS[5], ARGV[11], '')
+terminate(KEYS[1], KEYS[4], KEYS[5], ARGV[11], '')
 
-local whose, ref = ARGV[1], string.sub(KEYS[1], -64)
-local scope = string.sub(whose, 1, 16)
+local owner_key, ref = ARGV[1], string.sub(KEYS[1], -64)
+local scope = string.sub(owner_key, 1, 16)
 
 local more = false
 for i = 4, #KEYS, 2 do
@@ -28,7 +28,7 @@ end
 -- The owner's limit first: who is ended for it leaves room in the scope too.
 local victim, left = nil, -1
 for _, limit in ipairs({
-  { 'full:principal', 'o' .. whose, ARGV[8], ARGV[9] },
+  { 'full:principal', 'o' .. owner_key, ARGV[8], ARGV[9] },
   { 'full:total', 's' .. scope, ARGV[6], ARGV[7] },
 }) do
   local name, prefix, most, there = unpack(limit)
@@ -50,19 +50,19 @@ end
 
 local ends = now + ARGV[2]
 local lease = ends + ARGV[4]
-redis.call('HSET', KEYS[1], 'm', whose, 'b', int(now_us), 'l', int(lease), unpack(ARGV, 12))
+redis.call('HSET', KEYS[1], 'm', owner_key, 'b', int(now_us), 'l', int(lease), unpack(ARGV, 12))
 if ARGV[3] ~= '' then
   redis.call('HSET', KEYS[1], 'e', int(now + ARGV[3]))
 end
 redis.call('PEXPIREAT', KEYS[1], int(ends))
-redis.call('ZADD', KEYS[4], int(ends), whose .. ref)
-redis.call('ZADD', KEYS[5], 0, 'o' .. whose .. ref, 0, 's' .. scope .. ref)
+redis.call('ZADD', KEYS[4], int(ends), owner_key .. ref)
+redis.call('ZADD', KEYS[5], 0, 'o' .. owner_key .. ref, 0, 's' .. scope .. ref)
 for i = 4, 5 do
   if redis.call('PEXPIRETIME', KEYS[i]) < lease then
     redis.call('PEXPIREAT', KEYS[i], int(lease))
   end
 end
 if victim then
-  finish(victim.key, victim.due, victim.index, ARGV[11], 'evicted')
+  terminate(victim.key, victim.due, victim.index, ARGV[11], 'evicted')
 end
 return { 'new', left, victim and string.sub(victim.key, -64) or false, all_ended }

@@ -1,4 +1,4 @@
-//! Birth: one script on one server; on a cluster the other shards are asked first.
+//! Creation: one script on one server; on a cluster the other shards are asked first.
 
 use std::{
     num::NonZeroU64,
@@ -28,8 +28,8 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Cluster(AtomicBool);
 
-/// What is to be born, and on what terms.
-struct Birth<'a> {
+/// What is to be created, and on what terms.
+struct Creation<'a> {
     session: &'a Session,
     terms: &'a Terms,
     /// Since when.
@@ -47,7 +47,7 @@ impl RedisStore {
         session: &Session,
         terms: &Terms,
     ) -> RedisResult<Created> {
-        let birth = Birth {
+        let creation = Creation {
             session,
             terms,
             asked: Instant::now(),
@@ -57,18 +57,18 @@ impl RedisStore {
         let mut victim = None;
         loop {
             let on_cluster = self.cluster.0.load(Ordering::Relaxed);
-            let elsewhere = match on_cluster && birth.is_limited() {
-                true => self.count_elsewhere(&birth).await?,
+            let elsewhere = match on_cluster && creation.is_limited() {
+                true => self.count_elsewhere(&creation).await?,
                 false => [0, 0],
             };
-            match self.try_create(&birth, on_cluster, elsewhere).await {
+            match self.try_create(&creation, on_cluster, elsewhere).await {
                 Err(error) if is_cross_slot(&error) && !on_cluster => {
                     self.cluster.0.store(true, Ordering::Relaxed);
                 }
                 // There were too many expired entries to remove in one step.
                 Ok(None) => {}
                 Ok(Some(Created::Full(limit))) if on_cluster && victim.is_none() => {
-                    victim = self.evict_anywhere(&birth, limit).await?;
+                    victim = self.evict_anywhere(&creation, limit).await?;
                     if victim.is_none() {
                         return Ok(Created::Full(limit));
                     }
@@ -88,7 +88,7 @@ impl RedisStore {
     /// Runs the script, which counts all shards, or on a cluster its own and what there is elsewhere. `None`: ask again.
     async fn try_create(
         &self,
-        birth: &Birth<'_>,
+        creation: &Creation<'_>,
         on_cluster: bool,
         elsewhere: [u64; 2],
     ) -> RedisResult<Option<Created>> {
@@ -101,21 +101,21 @@ impl RedisStore {
             ])
         });
         let (
-            Birth {
+            Creation {
                 terms,
                 name,
                 filter,
                 ..
             },
             shard,
-        ) = (birth, self.shard(&birth.name[..1]));
+        ) = (creation, self.shard(&creation.name[..1]));
         let mut keys = vec![
             format!("{shard}s:{name}"),
             shard.all_ended(&filter[..16]),
             shard.all_ended(filter),
         ];
         keys.extend(shard.index());
-        if birth.is_limited() && !on_cluster {
+        if creation.is_limited() && !on_cluster {
             keys.extend(others(name).flat_map(|digit| self.shard(digit).index()));
         }
         let untouched = match terms.at_limit {
@@ -126,25 +126,25 @@ impl RedisStore {
             .run(&self.connection, &keys, |command| {
                 command
                     .arg(filter)
-                    .arg(milliseconds(birth.first_idle()))
+                    .arg(milliseconds(creation.first_idle()))
                     .arg(or_empty(terms.life.map(milliseconds)))
                     .arg(milliseconds(terms.idle) / 4)
-                    .arg(microseconds(birth.begun()))
+                    .arg(microseconds(creation.begun()))
                     .arg(or_empty(terms.total))
                     .arg(elsewhere[0])
-                    .arg(or_empty(birth.per_principal()))
+                    .arg(or_empty(creation.per_principal()))
                     .arg(elsewhere[1])
                     .arg(or_empty(untouched))
                     .arg(self.channel());
-                write(command, &birth.session.record());
+                write(command, &creation.session.record());
             })
             .await?;
         let (outcome, left, victim, all_ended): (String, i64, Option<String>, i64) =
             from_redis_value(answer)?;
         Ok(match outcome.as_str() {
             // The command may have been long on its way, and its owner's sessions been ended meanwhile.
-            "new" if (0..=microseconds(birth.begun())).contains(&all_ended) => {
-                self.end_session(birth.session.reference(), None, EndReason::Revoked)
+            "new" if (0..=microseconds(creation.begun())).contains(&all_ended) => {
+                self.end_session(creation.session.reference(), None, EndReason::Revoked)
                     .await?;
                 Some(Created::Revoked)
             }
@@ -161,10 +161,10 @@ impl RedisStore {
     }
 
     /// How many sessions the scope and the owner have in the other shards.
-    async fn count_elsewhere(&self, birth: &Birth<'_>) -> RedisResult<[u64; 2]> {
-        let prefixes = [Limit::Total, Limit::PerPrincipal].map(|limit| birth.among(limit));
+    async fn count_elsewhere(&self, creation: &Creation<'_>) -> RedisResult<[u64; 2]> {
+        let prefixes = [Limit::Total, Limit::PerPrincipal].map(|limit| creation.among(limit));
         let mut sum = [0, 0];
-        for digit in others(&birth.name) {
+        for digit in others(&creation.name) {
             let there = self.count_in(digit, &prefixes).await?;
             sum = [sum[0] + there[0], sum[1] + there[1]];
         }
@@ -174,7 +174,7 @@ impl RedisStore {
     /// On a cluster: ends the session that may go and was longest untouched, of a sample of each shard.
     async fn evict_anywhere(
         &self,
-        birth: &Birth<'_>,
+        creation: &Creation<'_>,
         limit: Limit,
     ) -> RedisResult<Option<SessionRef>> {
         static OLDEST: LazyLock<Script> = LazyLock::new(|| {
@@ -187,18 +187,18 @@ impl RedisStore {
         });
         static EVICT: LazyLock<Script> =
             LazyLock::new(|| Script::new(&[ALLOW_OOM, COMMON, include_str!("evict.lua")]));
-        let AtLimit::Evict { untouched } = birth.terms.at_limit else {
+        let AtLimit::Evict { untouched } = creation.terms.at_limit else {
             return Ok(None);
         };
-        let (among, untouched) = (birth.among(limit), microseconds(untouched));
+        let (among, untouched) = (creation.among(limit), microseconds(untouched));
         let mut oldest: Option<(bool, i64, String)> = None;
         for digit in SHARDS {
             let answer = OLDEST
                 .run(&self.connection, &self.shard(digit).index(), |command| {
-                    command.arg(&among).arg(&birth.name).arg(untouched);
+                    command.arg(&among).arg(&creation.name).arg(untouched);
                 })
                 .await?;
-            // Without any request since its birth, then the longest untouched: the order of the tuple.
+            // Without any request since its creation, then the longest untouched: the order of the tuple.
             oldest = oldest.max(from_redis_value(answer)?);
         }
         let Some(victim) = oldest.and_then(|(_, _, name)| reference(&name)) else {
@@ -213,7 +213,7 @@ impl RedisStore {
     }
 }
 
-impl Birth<'_> {
+impl Creation<'_> {
     fn is_limited(&self) -> bool {
         self.terms.total.is_some() || self.per_principal().is_some()
     }

@@ -7,7 +7,7 @@ use ::redis::{RedisResult, from_redis_value};
 use super::{
     ALLOW_OOM, COMMON, RedisStore,
     connection::{Script, failed, unreadable},
-    fields::{Row, filter, hex, principal_field, read, reference, whose_scope},
+    fields::{Row, filter, hex, principal_field, read, reference, scope_key},
 };
 use crate::{
     protocol::SessionRef,
@@ -212,7 +212,7 @@ impl RedisStore {
 /// What the entries of the index begin with.
 fn prefix(of: &SessionFilter) -> String {
     match of {
-        SessionFilter::Scope(scope) => format!("s{}", whose_scope(scope)),
+        SessionFilter::Scope(scope) => format!("s{}", scope_key(scope)),
         SessionFilter::Owner(owner) => format!("o{}", filter(owner)),
     }
 }
@@ -225,5 +225,5 @@ pub(super) const SHARDS: [&str; 16] = [
 /// How many entries one script looks at.
 const PAGE: usize = 200;
 
-/// How long it is remembered that all were ended: longer than any birth takes.
+/// How long it is remembered that all were ended: longer than any creation takes.
 const REMEMBER_MS: &str = "3600000";

@@ -2,4 +2,4 @@
 -- ARGV  1 channel  2 reason  3 the scope it must be in, preceded by '=', or ''
 
 if ARGV[3] ~= '' and '=' .. (redis.call('HGET', KEYS[1], 's') or '') ~= ARGV[3] then return 0 end
-return finish(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]) and 1 or 0
+return terminate(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]) and 1 or 0

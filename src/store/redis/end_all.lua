@@ -1,5 +1,5 @@
 -- KEYS  1, 2 due and index of a shard  3 when all of these were ended
--- ARGV  1 whose  2 the reference to begin after, or ''  3 at most how many  4 scope  5 principal, or '' for any
+-- ARGV  1 prefix of the index  2 the reference to begin after, or ''  3 at most how many  4 scope  5 principal, or '' for any
 --       6 channel  7 reason  8 milliseconds to remember the end for, '' after the first page
 
 if ARGV[8] ~= '' then
@@ -11,7 +11,7 @@ for _, entry in ipairs(entries) do
   local key = beside(KEYS[1], last)
   local scope, principal = unpack(redis.call('HMGET', key, 's', 'p'))
   if scope == ARGV[4] and (ARGV[5] == '' or principal == ARGV[5])
-    and finish(key, KEYS[1], KEYS[2], ARGV[6], ARGV[7]) then
+    and terminate(key, KEYS[1], KEYS[2], ARGV[6], ARGV[7]) then
     ended = ended + 1
   end
 end

@@ -12,7 +12,7 @@ use crate::{
     store::{Found, StoreError, StoreErrorKind},
 };
 
-/// A session as the scripts answer it: now and its birth in microseconds, the end of its time and of its life in
+/// A session as the scripts answer it: now and its creation in microseconds, the end of its time and of its life in
 /// milliseconds, scope, principal, issuer, the client's name and release, protocol version.
 pub(super) type Row = (
     i64,
@@ -63,7 +63,7 @@ pub(super) fn write(command: &mut Cmd, record: &SessionRecord) {
 
 /// Reads a row. What nobody of us wrote is corrupt.
 pub(super) fn read(row: Row, doing: &'static str) -> Result<(SessionRecord, Times), StoreError> {
-    let (now, ends, born, life_ends, scope, principal, issuer, name, release, version) = row;
+    let (now, ends, created, life_ends, scope, principal, issuer, name, release, version) = row;
     let corrupt = || StoreError::new(StoreErrorKind::Corrupt, doing);
     let micros = |micros: i64| Duration::from_micros(micros.try_into().unwrap_or(0));
     let until = |end: i64| micros(end.saturating_mul(1000).saturating_sub(now));
@@ -89,7 +89,7 @@ pub(super) fn read(row: Row, doing: &'static str) -> Result<(SessionRecord, Time
         ..SessionRecord::new(owner, issuer)
     };
     let times = Times {
-        age: micros(now.saturating_sub(born)),
+        age: micros(now.saturating_sub(created)),
         idle_left: until(ends),
         life_left: life_ends.map(until),
     };
@@ -121,14 +121,14 @@ pub(super) fn principal_field(owner: &Owner) -> String {
 }
 
 /// The scope in the index: 16 digits.
-pub(super) fn whose_scope(scope: &Scope) -> String {
+pub(super) fn scope_key(scope: &Scope) -> String {
     hex(&Sha256::digest(scope.as_str())[..8])
 }
 
 /// The scope and the owner in the index: 32 digits. Short, so whoever reads the index compares the owner itself.
 pub(super) fn filter(owner: &Owner) -> String {
     let principal = Sha256::digest(principal_field(owner));
-    whose_scope(&owner.scope) + &hex(&principal[..8])
+    scope_key(&owner.scope) + &hex(&principal[..8])
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

@@ -1,5 +1,5 @@
 -- KEYS  1, 2 due and index of a shard
--- ARGV  1 whose  2 the newcomer  3 microseconds untouched to be ended for another
+-- ARGV  1 prefix of the index  2 the newcomer  3 microseconds untouched to be ended for another
 
 local victim = oldest(1, ARGV[1], ARGV[2], tonumber(ARGV[3]))
 if not victim then return false end

@@ -55,7 +55,7 @@ pub async fn initialize_params_are_kept_byte_for_byte<S: SessionStore + Clone>(
         " {\"b\" : 1e0,\r\n\t\"a\":2, \"b\":1.0, \"z\":\"\\u0000 \\ud83d\\ude00 \u{1F600}\" } ",
         &long,
     ] {
-        let mut record = SessionRecord::new(case.nobody(), Issuer::Inner);
+        let mut record = SessionRecord::new(case.anonymous(), Issuer::Inner);
         record.initialize_params = Some(params.to_owned().into());
         let session = Session::new(SessionId::issue(), record);
         case.create(&session, &terms()).await;
@@ -108,7 +108,7 @@ pub async fn ids_are_compared_byte_for_byte<S: SessionStore + Clone>(
     }
 }
 
-/// A birth with an id that is live answers [`Created::Exists`] and changes nothing: not the record, not the
+/// A creation with an id that is live answers [`Created::Exists`] and changes nothing: not the record, not the
 /// owner, not the time left.
 pub async fn create_never_replaces<S: SessionStore + Clone>(
     store: &S,
@@ -119,14 +119,14 @@ pub async fn create_never_replaces<S: SessionStore + Clone>(
         initial_idle: LONG / 2,
         ..terms()
     };
-    let first = case.born(&case.owner("first"), &terms_of_first).await;
+    let first = case.created(&case.owner("first"), &terms_of_first).await;
     let elsewhere = Owner {
         scope: Scope::new(unique("elsewhere")),
         ..case.owner("first")
     };
     for owner in [
         case.owner("second"),
-        case.nobody(),
+        case.anonymous(),
         elsewhere,
         case.owner("first"),
     ] {
@@ -140,18 +140,18 @@ pub async fn create_never_replaces<S: SessionStore + Clone>(
     assert_eq!(found.session.record(), first.record(), "the first is kept");
     assert!(
         found.idle_left <= terms_of_first.initial_idle + ROUNDING,
-        "a refused birth extends nothing"
+        "a refused creation extends nothing"
     );
     let stranger = case.owner("second");
     let touched = case.touch_as(&stranger, &first, LONG).await;
     assert!(
         touched.is_none(),
-        "a refused birth gives nobody the session"
+        "a refused creation gives nobody the session"
     );
 }
 
-/// Of many births of one id at once, exactly one is [`Created::New`], and its record is the one that is kept.
-pub async fn of_births_of_one_id_one_is_new<S: SessionStore + Clone>(
+/// Of many creations of one id at once, exactly one is [`Created::New`], and its record is the one that is kept.
+pub async fn of_creates_of_one_id_one_is_new<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),
 ) {
@@ -171,7 +171,7 @@ pub async fn of_births_of_one_id_one_is_new<S: SessionStore + Clone>(
         let (new, rest): (Vec<_>, Vec<_>) = answers
             .into_iter()
             .partition(|(_, created)| matches!(created, Created::New { .. }));
-        assert_eq!(new.len(), 1, "exactly one birth of an id is new");
+        assert_eq!(new.len(), 1, "exactly one creation of an id is new");
         for (_, created) in rest {
             assert_eq!(created, Created::Exists, "the others hear that it exists");
         }
@@ -190,10 +190,10 @@ pub async fn only_create_inserts<S: SessionStore + Clone>(store: &S, wait: impl 
     let case = Case::new(store, wait).await;
     let never = session(&case.owner("a"));
 
-    let ended = case.born(&case.owner("a"), &terms()).await;
+    let ended = case.created(&case.owner("a"), &terms()).await;
     assert!(case.delete(&ended).await, "a live session is ended");
 
-    let ended_after_use = case.born(&case.owner("a"), &terms()).await;
+    let ended_after_use = case.created(&case.owner("a"), &terms()).await;
     assert!(case.touch(&ended_after_use, LONG).await.is_some());
     assert!(
         case.delete(&ended_after_use).await,
@@ -204,8 +204,8 @@ pub async fn only_create_inserts<S: SessionStore + Clone>(store: &S, wait: impl 
         initial_idle: SHORT,
         ..terms()
     };
-    let (expired, birth) = case.timed(case.born(&case.owner("a"), &short)).await;
-    case.time.until_over(birth, SHORT).await;
+    let (expired, creation) = case.timed(case.created(&case.owner("a"), &short)).await;
+    case.time.until_over(creation, SHORT).await;
 
     for (absent, what) in [
         (&never, "never created"),
@@ -227,8 +227,8 @@ pub async fn only_create_inserts<S: SessionStore + Clone>(store: &S, wait: impl 
     }
 }
 
-/// An id that has ended or expired is free again, and the session born with it then is a new one.
-pub async fn a_free_id_can_be_born_again<S: SessionStore + Clone>(
+/// An id that has ended or expired is free again, and the session created with it then is a new one.
+pub async fn a_free_id_can_be_created_again<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),
 ) {
@@ -238,14 +238,16 @@ pub async fn a_free_id_can_be_born_again<S: SessionStore + Clone>(
         life: Some(SHORT),
         ..terms()
     };
-    let ended = case.born(&case.owner("before"), &terms()).await;
-    let (expired, birth) = case.timed(case.born(&case.owner("before"), &short)).await;
+    let ended = case.created(&case.owner("before"), &terms()).await;
+    let (expired, creation) = case
+        .timed(case.created(&case.owner("before"), &short))
+        .await;
     assert!(case.delete(&ended).await);
-    case.time.until_over(birth, SHORT).await;
+    case.time.until_over(creation, SHORT).await;
     for (old, what) in [(&ended, "ended"), (&expired, "expired")] {
         let record = SessionRecord::new(case.owner("after"), Issuer::Inner);
         let new = Session::new(old.id().clone(), record);
-        let (created, rebirth) = case.timed(case.create(&new, &terms())).await;
+        let (created, recreation) = case.timed(case.create(&new, &terms())).await;
         assert!(
             matches!(created, Created::New { .. }),
             "an id that has {what} is free: {created:?}"
@@ -257,10 +259,10 @@ pub async fn a_free_id_can_be_born_again<S: SessionStore + Clone>(
         let found = case.touch(&new, LONG).await.expect("the new owner is in");
         assert_eq!(found.session.record(), new.record(), "the record is new");
         assert!(
-            found.age <= case.time.since(rebirth.before) + ROUNDING,
-            "the age counts from the new birth"
+            found.age <= case.time.since(recreation.before) + ROUNDING,
+            "the age counts from the new creation"
         );
-        assert_eq!(found.life_left, None, "the new birth has its own terms");
+        assert_eq!(found.life_left, None, "the new creation has its own terms");
         let end = store.delete(new.id(), EndReason::Deleted).await;
         assert!(end.expect("delete answers"), "the new one can be ended");
     }

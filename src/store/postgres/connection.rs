@@ -5,25 +5,33 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection as _, Error, PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{Connection as _, Error, PgConnection, Postgres, pool::PoolConnection};
 use tokio::{runtime::Handle, time::timeout};
 
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{
+    StoreError, StoreErrorKind,
+    sql::{Connections, Lent},
+};
 
 /// A connection that knows whether its call came to an end.
 ///
 /// `sqlx` returns a connection to the pool once the server has answered what was sent on it. A server that hangs, or is
 /// no longer reached, never does, and the place in the pool would be lost until TCP gives up. So a connection whose call
 /// was dropped has a moment to settle, and is else given up.
-pub(super) struct Held {
-    connection: Option<PoolConnection<Postgres>>,
+pub(super) struct Held<'a> {
+    connections: &'a Connections<Postgres>,
+    connection: Option<Lent<Postgres>>,
     doing: &'static str,
 }
 
-impl Held {
-    pub(super) async fn acquire(pool: &PgPool, doing: &'static str) -> Result<Self, StoreError> {
-        match pool.acquire().await {
+impl<'a> Held<'a> {
+    pub(super) async fn acquire(
+        connections: &'a Connections<Postgres>,
+        doing: &'static str,
+    ) -> Result<Self, StoreError> {
+        match connections.acquire().await {
             Ok(connection) => Ok(Self {
+                connections,
                 connection: Some(connection),
                 doing,
             }),
@@ -31,19 +39,25 @@ impl Held {
         }
     }
 
-    /// Returns the connection to the pool, unless the answer shows that it is of no use.
+    /// Hands the connection on, unless the answer shows that it is of no use.
     pub(super) fn done<T>(mut self, answer: Result<T, Error>) -> Result<T, StoreError> {
-        let connection = self.connection.take();
-        answer.map_err(|error| {
-            if is_broken(&error) {
-                give_up(connection);
+        let connection = self.connection.take().expect(UNTIL_DONE);
+        match answer {
+            Ok(answer) => {
+                self.connections.hand_on(connection);
+                Ok(answer)
             }
-            failed(self.doing, error)
-        })
+            Err(error) => {
+                if is_broken(&error) {
+                    give_up(connection.into_inner());
+                }
+                Err(failed(self.doing, error))
+            }
+        }
     }
 }
 
-impl Deref for Held {
+impl Deref for Held<'_> {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
@@ -51,33 +65,34 @@ impl Deref for Held {
     }
 }
 
-impl DerefMut for Held {
+impl DerefMut for Held<'_> {
     fn deref_mut(&mut self) -> &mut PgConnection {
         self.connection.as_mut().expect(UNTIL_DONE)
     }
 }
 
-impl Drop for Held {
+impl Drop for Held<'_> {
     fn drop(&mut self) {
-        let Some(mut connection) = self.connection.take() else {
+        let Some(connection) = self.connection.take() else {
             return;
         };
+        let mut connection = connection.into_inner();
         match Handle::try_current() {
             Ok(runtime) => {
                 runtime.spawn(async move {
                     if !matches!(timeout(SETTLE, connection.ping()).await, Ok(Ok(()))) {
-                        give_up(Some(connection));
+                        give_up(connection);
                     }
                 });
             }
-            Err(_) => give_up(Some(connection)),
+            Err(_) => give_up(connection),
         }
     }
 }
 
 /// Closes a connection without a word to the server, and frees its place in the pool at once.
-fn give_up(connection: Option<PoolConnection<Postgres>>) {
-    drop(connection.map(PoolConnection::detach));
+fn give_up(connection: PoolConnection<Postgres>) {
+    drop(connection.detach());
 }
 
 fn failed(doing: &'static str, error: Error) -> StoreError {

@@ -1,4 +1,4 @@
-//! A birth. SQLite cannot delete and insert in one statement, so it is a transaction.
+//! A creation. SQLite cannot delete and insert in one statement, so it is a transaction.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ impl Inner {
         terms: &Terms,
         asked: Instant,
     ) -> Result<Created, Error> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.writer.pool().acquire().await?;
         // Waits here until nobody else writes, and not halfway.
         let transaction = connection.begin_with("begin immediate").await?;
         let created = self.decide(transaction, session, terms, asked).await;
@@ -73,7 +73,7 @@ impl Inner {
         terms: &Terms,
         asked: Instant,
     ) -> Result<Facts, Error> {
-        // Waiting for the other writers is part of the birth. The last millisecond is for the rounding.
+        // Waiting for the other writers is part of the creation. The last millisecond is for the rounding.
         let begun = terms.started_ago.saturating_add(asked.elapsed());
         let owner = session.owner();
         let facts = format!(
@@ -127,7 +127,7 @@ impl Inner {
         let sample = |around: &str| {
             format!(
                 "select * from (
-                    select reference, touched, used from \"mcp_sessions\"
+                    select reference, latest_touch, used from \"mcp_sessions\"
                     where reference {around} ?1 and {own} and expires > {NOW}
                     order by reference limit 64
                 )"
@@ -136,7 +136,7 @@ impl Inner {
         let evict = format!(
             "delete from \"mcp_sessions\" where reference = (
                 select reference from ({} union all {})
-                where touched <= {NOW} - ?4 order by used, touched limit 1
+                where latest_touch <= {NOW} - ?4 order by used, latest_touch limit 1
             )
             returning reference",
             sample(">"),
@@ -160,7 +160,6 @@ impl Inner {
         let reference = &session.reference().as_bytes()[..];
         let record = session.record();
         let client = record.client.as_ref();
-        let first = terms.initial_idle.min(terms.idle);
 
         // An expired session that nobody has swept away yet is no session.
         sqlx::query(
@@ -173,7 +172,7 @@ impl Inner {
         let insert = format!(
             "insert into \"mcp_sessions\" (
                 reference, scope, principal, by_layer, client_name, client_version, protocol_version,
-                born, touched, used, expires, ends
+                created, latest_touch, used, expires, life_ends
             )
             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, {NOW}, {NOW}, false, {NOW} + ?8, {NOW} + ?9)"
         );
@@ -185,7 +184,7 @@ impl Inner {
             .bind(client.map(|client| client.name.as_bytes()))
             .bind(client.map(|client| client.version.as_bytes()))
             .bind(record.protocol_version.as_deref().map(str::as_bytes))
-            .bind(millis(terms.life.map_or(first, |life| first.min(life))))
+            .bind(millis(sql::first_idle(terms)))
             .bind(terms.life.map(millis))
             .execute(&mut *connection)
             .await?;
@@ -202,7 +201,7 @@ impl Inner {
     }
 }
 
-/// What decides on a birth.
+/// What decides on a creation.
 struct Facts {
     revoked: bool,
     taken: bool,

@@ -1,0 +1,110 @@
+//! The statements, and how their answers are read.
+
+use std::io;
+
+use sqlx::{Error, FromRow as _, Row as _, postgres::PgRow};
+
+use crate::store::sql::Stored;
+
+/// A statement that reads a session, and writes the touch only if it is due.
+///
+/// Whether it is due is decided once, on the row as it was when the statement began. If it is, the update alone
+/// answers, which after waiting for the row looks at what became of it meanwhile.
+pub(super) fn touch() -> String {
+    let live = "reference = $1 and scope = $2 and principal is not distinct from $3
+        and expires > clock_timestamp()";
+    format!(
+        "with fresh as materialized (
+            select {ANSWER} from \"mcp_sessions\"
+            where {live} and used and latest_touch > clock_timestamp()
+                and expires >= clock_timestamp() + $4::bigint * interval '1 microsecond'
+        ),
+        written as (
+            update \"mcp_sessions\" set {EXTENDED} where {live} and not exists (select from fresh)
+            returning {ANSWER}
+        )
+        select * from fresh union all select * from written"
+    )
+}
+
+/// A statement that changes the owner, and always extends.
+pub(super) fn claim() -> String {
+    format!(
+        "update \"mcp_sessions\" set principal = $3, {EXTENDED}
+        where reference = $1 and scope = $2 and (principal is null or principal = $3)
+            and expires > clock_timestamp()
+        returning {ANSWER}"
+    )
+}
+
+/// A statement that ends the live sessions of this condition, says so with the reason in this parameter, and counts
+/// them.
+pub(super) fn end(condition: &str, reason: &str) -> String {
+    format!(
+        "with gone as (
+            delete from \"mcp_sessions\" where {condition} and expires > clock_timestamp() returning reference
+        )
+        select count(pg_notify('mcp_sessions', {NAME} || ' ' || {reason})) from gone"
+    )
+}
+
+/// A query whose answer says whether it comes from a standby, even if it finds no row.
+pub(super) fn from_primary(query: &str) -> String {
+    format!(
+        "select pg_is_in_recovery() as is_standby, found.*
+        from (select) as always left join lateral ({query}) as found on true"
+    )
+}
+
+/// The sessions in an answer to a query [`from_primary`].
+pub(super) fn stored(rows: Vec<PgRow>) -> Result<Vec<Stored>, Error> {
+    let mut found = Vec::new();
+    for row in rows {
+        check_primary(&row)?;
+        if row.try_get::<Option<&[u8]>, _>("reference")?.is_some() {
+            found.push(Stored::from_row(&row)?);
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn check_primary(row: &PgRow) -> Result<(), Error> {
+    match row.try_get("is_standby")? {
+        true => Err(Error::Io(io::Error::other(
+            "connected to a standby, which may lag behind the primary",
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// What a touch answers: of a row whose key and owner are known.
+pub(super) const ANSWER: &str = "
+    by_layer, client_name, client_version, protocol_version,
+    (date_part('epoch', clock_timestamp() - created) * 1000000)::bigint as age,
+    (date_part('epoch', expires - clock_timestamp()) * 1000000)::bigint as idle_left,
+    (date_part('epoch', life_ends - clock_timestamp()) * 1000000)::bigint as life_left";
+
+/// What a touch writes. clock_timestamp(), not now(): a statement that has waited for the row must not wake a session
+/// that expired while it waited.
+pub(super) const EXTENDED: &str = "
+    used = true,
+    latest_touch = greatest(latest_touch, clock_timestamp() + $5::bigint * interval '1 microsecond'),
+    expires = greatest(
+        expires, least(clock_timestamp() + ($4::bigint + $5::bigint) * interval '1 microsecond', life_ends)
+    )";
+
+/// A reference as [`SessionRef`] writes it.
+pub(super) const NAME: &str = "translate(rtrim(encode(reference, 'base64'), '='), '+/', '-_')";
+
+pub(super) const SWEEP: &str = "
+    with old as (
+        select reference from \"mcp_sessions\" where expires <= clock_timestamp()
+        limit $1 for update skip locked
+    ),
+    gone as (
+        delete from \"mcp_sessions\" where reference in (select reference from old) returning reference
+    ),
+    forgotten as (
+        delete from \"mcp_sessions_revoked\" where at < now() - interval '1 hour'
+    )
+    select count(*) from gone";
