@@ -49,7 +49,7 @@ pub async fn a_claim_gives_an_anonymous_session_an_owner<S: SessionStore + Clone
             "it answers to the new owner"
         );
         assert!(
-            case.touch_as(&case.nobody(), &session, LONG)
+            case.touch_as(&case.anonymous(), &session, LONG)
                 .await
                 .is_none(),
             "it answers to nobody no longer"
@@ -127,13 +127,13 @@ pub async fn of_many_claims_one_wins<S: SessionStore + Clone>(
         let session = case.created(&case.anonymous(), &terms()).await;
         let answers = at_once((0..RACERS).map(|racer| {
             let (store, session) = (store.clone(), session.clone());
-            let (owner, nobody) = (case.owner(&racer.to_string()), case.nobody());
+            let (owner, anonymous) = (case.owner(&racer.to_string()), case.anonymous());
             async move {
                 // Touches of the owner that it had race with the claims.
-                let before = store.touch(session.id(), &nobody, LONG).await;
+                let before = store.touch(session.id(), &anonymous, LONG).await;
                 before.expect("touch answers");
                 let claimed = store.claim(session.id(), &owner, LONG).await;
-                let after = store.touch(session.id(), &nobody, LONG).await;
+                let after = store.touch(session.id(), &anonymous, LONG).await;
                 let after = after.expect("touch answers");
                 assert!(after.is_none(), "once claimed, it is not anonymous");
                 (owner, claimed.expect("claim answers").is_some())
