@@ -1,4 +1,4 @@
-//! Where sessions are kept: the trait, and what its verbs answer.
+//! Where sessions are kept: the trait, and what its methods answer.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -49,19 +49,19 @@ pub use self::{
 ///
 /// # Contract
 ///
-/// * **`create` is the only insert.** No other verb makes a session live, whatever races with it: nothing
+/// * **`create` is the only insert.** No other method makes a session live, whatever races with it: nothing
 ///   brings an ended session back.
 /// * **An expired session does not exist**, from the very instant its time is up, whether or not something
 ///   has swept it away yet.
-/// * **The owner is compared here**, in the same step as the look-up. To a stranger a session does not
-///   exist, and a stranger's call changes nothing.
+/// * **The owner is compared here**, in the same step as the look-up. To any other owner a session does
+///   not exist, and that owner's call changes nothing.
 /// * **Absent is said only by what decides it.** A store that is away, slow, or reading from a replica that
 ///   may lag answers with an error, never with `None`: the layer turns `None` into a 404, which makes the
 ///   client throw its session away.
 /// * **The layer owns the policy, the store owns the clock.** The layer hands over durations; the store adds
 ///   them to *its* now (the database's, not the caller's), so that nodes with wrong clocks agree.
-/// * **Each verb is one atomic step**, and one round trip.
-/// * **A verb may be cancelled** at any await point. It then took effect whole or not at all.
+/// * **Each method is one atomic step**, and one round trip.
+/// * **A call may be cancelled** at any await point. It then took effect whole or not at all.
 ///
 /// The [conformance suite](crate::conformance) (feature `conformance`) puts all this to the test.
 ///
@@ -175,7 +175,7 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// When the store cannot answer, or has no such verb ([`StoreErrorKind::Unsupported`]).
+    /// When the store cannot answer, or does not support it ([`StoreErrorKind::Unsupported`]).
     fn claim(
         &self,
         id: &SessionId,
