@@ -16,8 +16,9 @@ use tokio::{
 };
 
 use self::{
-    calls::{Answer, Calls, UnderWay},
-    entries::{Entries, Known},
+    cache::{Cache, Forget},
+    calls::{Answer, InFlight},
+    entries::Known,
     listen::Listener,
 };
 use super::{
@@ -25,10 +26,11 @@ use super::{
     StoreErrorKind, Terms,
 };
 use crate::{
-    protocol::{SessionId, SessionRef},
+    protocol::SessionId,
     session::{Owner, Session},
 };
 
+mod cache;
 mod calls;
 mod directory;
 mod entries;
@@ -47,18 +49,18 @@ mod tests;
 /// * **An end that comes from another node** counts here as soon as the primary's [feed](SessionStore::feed) says so.
 ///   Without a feed, or while it is interrupted, it counts after `max_staleness` at the latest. So does a
 ///   [`claim`](SessionStore::claim) on another node.
-/// * **A touch** reaches the primary once in `max_staleness`. So that nobody's time gets shorter, it lets the session live
+/// * **A touch** reaches the primary once in `max_staleness`. So that no session's time gets shorter, it lets the session live
 ///   for `max_staleness` more than it was told to: idle sessions live up to that much longer.
-/// * **An absence** that the primary has told is told again for a second at most, and only to the same owner. A birth here
-///   ends it at once.
+/// * **An absence** that the primary has told is told again for a second at most, and only to the same owner. A creation
+///   here ends it at once.
 ///
 /// Calls of [`touch`](SessionStore::touch) for one session at the same moment become one call. An end that is answered
-/// here counts here from that moment, whatever was under way.
+/// here counts here from that moment, whatever was in flight.
 ///
 /// # When the primary is away
 ///
-/// A session that was found live within the last minute ([`with_max_outage`](Self::with_max_outage)), and whose own time
-/// is not up, is served although the primary cannot be asked, and [counted](Self::stale_served). "Away" means that it said
+/// A session that was found live within the last minute ([`with_max_outage`](Self::with_max_outage)), and has not expired
+/// since, is served although the primary cannot be asked, and [counted](Self::stale_served). "Away" means that it said
 /// [`StoreErrorKind::Unavailable`], or nothing for a second. Everything else is then an error.
 ///
 /// # Wrapping
@@ -140,7 +142,10 @@ impl<S: SessionStore> SessionStore for CachedStore<S> {
         self.listen();
         let call = self.cache.calls.begin(*session.reference());
         let asked = Instant::now();
-        let created = self.store.create(session, &self.primarys(terms)).await?;
+        let created = self
+            .store
+            .create(session, &self.terms_for_primary(terms))
+            .await?;
         if let Created::New { evicted, .. } = &created {
             if let Some(evicted) = evicted {
                 self.cache.forget(evicted);
@@ -155,7 +160,7 @@ impl<S: SessionStore> SessionStore for CachedStore<S> {
                     .min(terms.idle),
                 life_left: terms.life,
             };
-            self.cache.learn(&call, Known::of_birth(found, asked));
+            self.cache.learn(&call, Known::of_creation(found, asked));
         }
         Ok(created)
     }
@@ -210,8 +215,8 @@ impl<S: SessionStore> SessionStore for CachedStore<S> {
         self.listen();
         let reference = id.reference();
         let call = self.cache.calls.begin(reference);
-        // The primary first. Then, and also if it failed or nobody waited for it, nothing here may say that the session
-        // is live: nobody knows.
+        // The primary first. Then, and also if it failed or this call was cancelled, nothing here may say that the
+        // session is live: it is not known.
         let _forget = Forget::later(&self.cache, reference);
         let live = self.store.delete(id, reason).await?;
         let _removed = call.finish(|| {
@@ -238,12 +243,12 @@ impl<S: SessionStore> SessionStore for CachedStore<S> {
         self.listen();
         let reference = id.reference();
         let call = self.cache.calls.begin(reference);
-        // Unless the claim succeeds: somebody else's may have, or this one without an answer.
+        // Unless the claim succeeds: another may have, or this one without an answer.
         let mut forget = Forget::later(&self.cache, reference);
         let asked = Instant::now();
         let found = self
             .store
-            .claim(id, owner, self.primarys_idle(idle))
+            .claim(id, owner, self.idle_for_primary(idle))
             .await?;
         if let Some(found) = &found {
             forget.not();
@@ -267,7 +272,7 @@ impl<S: SessionStore> CachedStore<S> {
     /// Asks the primary, for all who wait for the answer, and remembers what it says.
     async fn ask(
         &self,
-        call: &UnderWay<'_>,
+        call: &InFlight<'_>,
         id: &SessionId,
         owner: &Owner,
         idle: Duration,
@@ -275,9 +280,9 @@ impl<S: SessionStore> CachedStore<S> {
         // The primary looks at its clock later than this, so that what it says is left ends later than what is left from
         // here. Never the other way round.
         let asked = Instant::now();
-        let touch = self.store.touch(id, owner, self.primarys_idle(idle));
+        let touch = self.store.touch(id, owner, self.idle_for_primary(idle));
         let answer = match Handle::try_current() {
-            // Where something can be served instead, nobody waits for long.
+            // Where something can be served instead, the wait is short.
             Ok(_) if self.stale(id, owner).is_some() => {
                 timeout(PATIENCE, touch).await.unwrap_or_else(|_| {
                     Err(StoreError::new(
@@ -327,12 +332,12 @@ impl<S: SessionStore> CachedStore<S> {
     }
 
     /// What the primary is told, so that a session stays for `idle` after the last of the touches that this answers alone.
-    fn primarys_idle(&self, idle: Duration) -> Duration {
+    fn idle_for_primary(&self, idle: Duration) -> Duration {
         idle.saturating_add(self.max_staleness)
     }
 
     /// To the primary a session in use may look untouched for `max_staleness` longer than it is.
-    fn primarys(&self, terms: &Terms) -> Terms {
+    fn terms_for_primary(&self, terms: &Terms) -> Terms {
         let at_limit = match terms.at_limit {
             AtLimit::Refuse => AtLimit::Refuse,
             AtLimit::Evict { untouched } => AtLimit::Evict {
@@ -351,65 +356,6 @@ impl<S: SessionStore> CachedStore<S> {
 
     fn listen(&self) {
         self.listener.start(|| self.feed(), &self.cache);
-    }
-}
-
-/// What is remembered, and what is being asked.
-struct Cache {
-    entries: Entries,
-    calls: Calls,
-}
-
-impl Cache {
-    fn new(max_entries: usize) -> Self {
-        Self {
-            entries: Entries::new(max_entries),
-            calls: Calls::default(),
-        }
-    }
-
-    /// Remembers a session that this call made or changed. What other calls under way hear of it is older.
-    fn learn(&self, call: &UnderWay<'_>, known: Known) {
-        let _replaced = call.supersede(|may_write| {
-            self.entries.forget_absences(known.found.session.id());
-            may_write.then(|| self.entries.put(known))
-        });
-    }
-
-    /// Forgets that a session is live, and keeps calls under way from remembering it again.
-    fn forget(&self, reference: &SessionRef) {
-        self.calls.outdate(reference);
-        self.entries.remove(reference);
-    }
-
-    fn forget_all(&self, which: impl Fn(&Session) -> bool) {
-        self.calls.outdate_all();
-        self.entries.remove_all(which);
-    }
-}
-
-/// Forgets a session when it is dropped, also with a call that nobody waited for.
-struct Forget<'a> {
-    cache: Option<&'a Cache>,
-    reference: SessionRef,
-}
-
-impl<'a> Forget<'a> {
-    fn later(cache: &'a Cache, reference: SessionRef) -> Self {
-        let cache = Some(cache);
-        Self { cache, reference }
-    }
-
-    fn not(&mut self) {
-        self.cache = None;
-    }
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        if let Some(cache) = self.cache {
-            cache.forget(&self.reference);
-        }
     }
 }
 

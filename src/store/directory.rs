@@ -47,7 +47,7 @@ pub trait Directory: Send + Sync {
         reason: EndReason,
     ) -> BoxFuture<'a, Result<bool, StoreError>>;
 
-    /// Ends all these sessions and says how many were live. A birth of one that begins before this and is recorded
+    /// Ends all these sessions and says how many were live. A creation of one that begins before this and is recorded
     /// after it is refused ([`Created::Revoked`](super::Created::Revoked)).
     ///
     /// # Errors
@@ -96,7 +96,7 @@ pub struct SessionInfo {
     pub reference: SessionRef,
     /// What the store keeps of it, without the `initialize` parameters.
     pub record: SessionRecord,
-    /// How long ago it was born.
+    /// How long ago it was created.
     pub age: Duration,
     /// How long it may still be idle.
     pub idle_left: Duration,

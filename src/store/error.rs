@@ -18,7 +18,7 @@ pub enum StoreErrorKind {
     Unavailable,
     /// The store holds something that it cannot read.
     Corrupt,
-    /// The store does not have this verb.
+    /// The store does not support this method.
     Unsupported,
     /// The store refused: a wrong password, a missing table, a bug. Another try fails alike.
     Failed,

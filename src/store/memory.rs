@@ -5,7 +5,7 @@ use std::{
     hash::BuildHasher as _,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize},
     },
     time::Duration,
 };
@@ -14,24 +14,21 @@ use foldhash::quality::RandomState;
 
 use self::{
     ends::Ends,
-    evict::{Among, Place},
     owners::Owners,
     revocations::Revocations,
-    scopes::{NoRoom, ScopeCount, ScopeCounts},
-    shard::{Sessions, Shard, has_expired},
+    scopes::ScopeCounts,
+    shard::{Sessions, Shard},
 };
-use super::{
-    AtLimit, Created, Directory, EndReason, Feed, Found, Limit, Now, SessionStore, StoreError,
-    Terms,
-};
+use super::{Created, Directory, EndReason, Feed, Found, Now, SessionStore, StoreError, Terms};
 use crate::{
     protocol::{SessionId, SessionRef},
     session::{
         Owner, Session,
-        times::{self, Tick, ticks},
+        times::{self, Tick},
     },
 };
 
+mod create;
 mod directory;
 mod ends;
 mod evict;
@@ -39,14 +36,15 @@ mod owners;
 mod revocations;
 mod scopes;
 mod shard;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
 /// Keeps sessions in this process's memory. The default, and all that one process needs.
 ///
 /// A look-up hashes the id once, takes one short lock and allocates nothing. It needs no runtime: time is tokio's
-/// [`Instant`](tokio::time::Instant), which also works outside one, and nothing is spawned. Sessions whose time is up are gone from that
-/// instant; their memory is freed piecemeal by the sessions created afterwards, or at once by [`sweep`](Self::sweep).
+/// [`Instant`](tokio::time::Instant), which also works outside one, and nothing is spawned. An expired session is gone from
+/// that instant; its memory is freed piecemeal by the sessions created afterwards, or at once by [`sweep`](Self::sweep).
 ///
 /// Limits are exact. Clones share their sessions. A restart forgets them all.
 #[derive(Clone)]
@@ -82,9 +80,9 @@ impl MemoryStore {
         }))
     }
 
-    /// Frees the memory of all sessions whose time is up.
+    /// Frees the memory of all expired sessions.
     ///
-    /// Nobody has to call this: every creation sweeps a little, so that garbage stays a small part of the whole. It is
+    /// Calling it is optional: every creation sweeps a little, so that garbage stays a small part of the whole. It is
     /// for a process that wants its memory back although no session is created. It holds no lock for long and lets
     /// other tasks run in between.
     pub async fn sweep(&self) {
@@ -113,7 +111,7 @@ impl SessionStore for MemoryStore {
         // Read before any lock is waited for: `started_ago` counts back from the call.
         let now = times::now();
         if terms.total.is_some() || terms.per_principal.is_some() {
-            // What has expired must not count against the newcomer.
+            // What has expired must not count against the new session.
             self.0.purge(now).await;
         } else {
             self.0.sweep_a_little(now);
@@ -173,7 +171,7 @@ impl SessionStore for MemoryStore {
     }
 }
 
-// The locks are taken in this order: a shard's, an owner's, and inside those the log of revocations. No verb
+// The locks are taken in this order: a shard's, an owner's, and inside those the log of revocations. No method
 // holds two shards.
 impl Inner {
     #[inline]
@@ -187,114 +185,6 @@ impl Inner {
         }
         let until = session.times().touch(now, idle)?;
         Some(found(session, now, until))
-    }
-
-    fn create(&self, session: &Session, terms: &Terms, now: Tick) -> Created {
-        // A handle is in one table at most, since its times are what the table goes by.
-        let session = match session.state().keep() {
-            true => session.clone(),
-            false => session.twin(),
-        };
-        session.state().keep();
-        let created = self.create_within_limits(&session, terms, now);
-        if !matches!(created, Created::New { .. }) {
-            session.state().release();
-        }
-        created
-    }
-
-    fn create_within_limits(&self, session: &Session, terms: &Terms, now: Tick) -> Created {
-        let hash = self.hash(session);
-        let scope = self.scopes.of(&session.owner().scope);
-        let mut evicted = None;
-        let mut place = Place::default();
-        let created = loop {
-            let departures = scope.departures();
-            let limit = match self.insert(session, hash, &scope, place, terms, now) {
-                Created::Full(limit) => limit,
-                Created::New { left, .. } => return Created::New { left, evicted },
-                refused => break refused,
-            };
-            let AtLimit::Evict { untouched } = terms.at_limit else {
-                break Created::Full(limit);
-            };
-            let among = match limit {
-                Limit::Total => Among::Scope(&scope),
-                Limit::PerPrincipal => Among::Owner(session.owner()),
-            };
-            let Some(victim) = self.victim(among, hash, now, untouched) else {
-                // Unless those that could have gone did so just before they were looked at.
-                if scope.departures() != departures {
-                    continue;
-                }
-                break Created::Full(limit);
-            };
-            // Another thread may be faster. Then there is another try.
-            let gone = self.evict(&victim, among, session, hash, terms, now, untouched);
-            if let Some((reference, its_place)) = gone {
-                self.give_back(place, &scope, session, hash);
-                place = its_place;
-                evicted = Some(reference);
-            }
-        };
-        self.give_back(place, &scope, session, hash);
-        created
-    }
-
-    /// One attempt at a creation, within the locks that make it one step: of the shard, so that the id stays free; of
-    /// the owner, so that its sessions stay as many, and an `end_all` sees either the session or is seen by it.
-    fn insert(
-        &self,
-        session: &Session,
-        hash: u64,
-        scope: &Arc<ScopeCount>,
-        place: Place,
-        terms: &Terms,
-        now: Tick,
-    ) -> Created {
-        // Declared before the lock's guard and therefore dropped after it.
-        let _expired;
-        let mut sessions = self.shard(hash).write();
-        if let Some(other) = sessions.find(hash, session.id()) {
-            if !has_expired(other, now) {
-                return Created::Exists;
-            }
-            _expired = self.take(&mut sessions, hash, |other| other.id() == session.id());
-        }
-        let mut owned = self.owners.lock(session.owner());
-        let started = now.saturating_sub(ticks(terms.started_ago));
-        if self.revocations.revoked(session.owner(), started) {
-            return Created::Revoked;
-        }
-        if let (Some(owned), Some(limit)) = (&owned, terms.per_principal)
-            && !place.of_principal
-            && owned.count() >= limit.get()
-        {
-            return Created::Full(Limit::PerPrincipal);
-        }
-        let count = match place.in_scope {
-            true => scope.sessions(),
-            false => match scope.enter(terms.total) {
-                Ok(count) => count,
-                Err(NoRoom) => return Created::Full(Limit::Total),
-            },
-        };
-        if let Some(owned) = &mut owned
-            && !place.of_principal
-        {
-            owned.add(hash, session.clone());
-        }
-        let idle = terms.idle.min(terms.initial_idle);
-        session.times().start(now, idle, terms.life);
-        let next_expiry = &self.next_expiry[shard_of(hash, SHARDS)];
-        if session.times().until() < next_expiry.load(Relaxed) {
-            next_expiry.store(session.times().until(), Relaxed);
-        }
-        sessions.insert(hash, session.clone());
-        Created::New {
-            left: terms.total.map(|total| total.get().saturating_sub(count)),
-            evicted: None,
-        }
     }
 
     fn claim(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Option<Found> {
@@ -350,51 +240,6 @@ impl Inner {
         Some(session)
     }
 
-    /// Removes everything that has expired. Looks only into shards in which something may have, and lets other tasks
-    /// run after each.
-    async fn purge(&self, now: Tick) {
-        for (shard, next_expiry) in self.next_expiry.iter().enumerate() {
-            while next_expiry.load(Relaxed) <= now {
-                self.sweep_shard(shard, now);
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-
-    /// Looks under the read lock, so that look-ups go on, then removes in short sections under the write lock.
-    fn sweep_shard(&self, shard: usize, now: Tick) {
-        let (shard, next_expiry) = (&self.shards[shard], &self.next_expiry[shard]);
-        let expired = shard.read().look_for_expired(now);
-        self.remove_expired(shard, &expired.sessions, now);
-        // Under the lock, so that nothing is created before it is written down.
-        let sessions = shard.read();
-        if let Some(next) = sessions.next_expiry(&expired) {
-            next_expiry.store(next, Relaxed);
-        }
-    }
-
-    /// Each creation adds one session and looks at a few, so that what has expired cannot pile up.
-    fn sweep_a_little(&self, now: Tick) {
-        let step = self.steps.fetch_add(1, Relaxed);
-        let shard = &self.shards[step % self.shards.len()];
-        let window = step / self.shards.len();
-        let expired = shard.read().expired_among(window, STEP, now);
-        self.remove_expired(shard, &expired, now);
-    }
-
-    fn remove_expired(&self, shard: &Shard, expired: &[Session], now: Tick) {
-        for section in expired.chunks(SECTION) {
-            // Declared before the lock's guard and therefore dropped after it.
-            let mut removed = Vec::with_capacity(section.len());
-            let mut sessions = shard.write();
-            for session in section {
-                let hash = self.hash(session);
-                let is_meant = |other: &Session| other.is(session) && has_expired(other, now);
-                removed.extend(self.take(&mut sessions, hash, is_meant));
-            }
-        }
-    }
-
     fn hash(&self, session: &Session) -> u64 {
         self.hasher.hash_one(session.id())
     }
@@ -424,9 +269,3 @@ pub(super) fn shard_of(hash: u64, shards: usize) -> usize {
 
 /// A power of two. So many keep a sweep's hold on a lock under 0.2 ms at a million sessions.
 const SHARDS: usize = 512;
-
-/// How many buckets of five a creation looks at. A table has one for each session at the most.
-const STEP: usize = 16;
-
-/// How many sessions are removed under one hold of a write lock.
-const SECTION: usize = 32;

@@ -1,17 +1,19 @@
-//! Where sessions are kept: the trait, and what its verbs answer.
+//! Where sessions are kept: the trait, and what its methods answer.
 
-use std::{fmt, future::Future, num::NonZeroU64, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use crate::{
-    protocol::{SessionId, SessionRef},
+    protocol::SessionId,
     session::{Owner, Session},
 };
 
+mod answers;
 mod boxed;
 mod cached;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod directory;
+mod end_reason;
 mod error;
 mod feed;
 mod memory;
@@ -23,6 +25,7 @@ mod redis;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod terms;
 
 #[cfg(feature = "postgres")]
 pub use self::postgres::PostgresStore;
@@ -31,31 +34,34 @@ pub use self::redis::RedisStore;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::SqliteStore;
 pub use self::{
+    answers::{Created, Found, Now},
     boxed::BoxSessionStore,
     cached::CachedStore,
     directory::{Directory, SessionFilter, SessionInfo},
+    end_reason::EndReason,
     error::{StoreError, StoreErrorKind},
     feed::{Feed, FeedEvent},
     memory::MemoryStore,
+    terms::{AtLimit, Limit, Terms},
 };
 
 /// Where sessions are kept.
 ///
 /// # Contract
 ///
-/// * **`create` is the only insert.** No other verb makes a session live, whatever races with it: nothing
+/// * **`create` is the only insert.** No other method makes a session live, whatever races with it: nothing
 ///   brings an ended session back.
 /// * **An expired session does not exist**, from the very instant its time is up, whether or not something
 ///   has swept it away yet.
-/// * **The owner is compared here**, in the same step as the look-up. To a stranger a session does not
-///   exist, and a stranger's call changes nothing.
+/// * **The owner is compared here**, in the same step as the look-up. To any other owner a session does
+///   not exist, and that owner's call changes nothing.
 /// * **Absent is said only by what decides it.** A store that is away, slow, or reading from a replica that
 ///   may lag answers with an error, never with `None`: the layer turns `None` into a 404, which makes the
 ///   client throw its session away.
 /// * **The layer owns the policy, the store owns the clock.** The layer hands over durations; the store adds
 ///   them to *its* now (the database's, not the caller's), so that nodes with wrong clocks agree.
-/// * **Each verb is one atomic step**, and one round trip.
-/// * **A verb may be cancelled** at any await point. It then took effect whole or not at all.
+/// * **Each method is one atomic step**, and one round trip.
+/// * **A call may be cancelled** at any await point. It then took effect whole or not at all.
 ///
 /// The [conformance suite](crate::conformance) (feature `conformance`) puts all this to the test.
 ///
@@ -162,15 +168,14 @@ pub trait SessionStore: Send + Sync + 'static {
         Now::Unknown
     }
 
-    /// Makes nobody's session this owner's, as [`touch`](Self::touch) does besides: the login of a client
-    /// that was anonymous. `None` unless the session is live, in the owner's scope, and nobody's, or already this
-    /// owner's.
+    /// Makes an anonymous session this owner's and touches it: the login of a client. `None` unless the session is
+    /// live, in the owner's scope, and anonymous, or already this owner's.
     ///
     /// Provided: "I cannot".
     ///
     /// # Errors
     ///
-    /// When the store cannot answer, or has no such verb ([`StoreErrorKind::Unsupported`]).
+    /// When the store cannot answer, or does not support it ([`StoreErrorKind::Unsupported`]).
     fn claim(
         &self,
         id: &SessionId,
@@ -196,148 +201,6 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Provided: "none". The nodes then find out by asking.
     fn feed(&self) -> Option<Feed> {
         None
-    }
-}
-
-/// On what terms a session is created.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
-    /// How long a session may be idle.
-    pub idle: Duration,
-    /// How long a session that has seen no request since its birth may be idle.
-    pub initial_idle: Duration,
-    /// How long a session may live, however busy it is. `None`: no limit.
-    pub life: Option<Duration>,
-    /// How many live sessions the scope may have. `None`: no limit.
-    pub total: Option<NonZeroU64>,
-    /// How many live sessions one principal may have in the scope. Nobody is not a principal. `None`: no limit.
-    pub per_principal: Option<NonZeroU64>,
-    /// What to do at a limit.
-    pub at_limit: AtLimit,
-    /// How long ago this birth began. If its owner's sessions were all ended since then, the newcomer is
-    /// refused too.
-    ///
-    /// It is said at the call, and the store counts back from when it hears it: a birth that began on one node less
-    /// than the way to the store before another node ended them all looks younger than that end, and may pass.
-    pub started_ago: Duration,
-}
-
-/// What a store does with a newcomer for whom there is no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AtLimit {
-    /// Refuse the newcomer.
-    Refuse,
-    /// End another: of a sample the one longest untouched, sessions without any request since their birth first.
-    /// Refuse the newcomer if the sample holds none that may go.
-    Evict {
-        /// How long untouched a session must be to be ended for another. Longer than a beat of the keeper, so
-        /// that no session in use ever is.
-        untouched: Duration,
-    },
-}
-
-/// What became of a birth.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Created {
-    /// The session is live.
-    New {
-        /// How many more the scope has room for, if the store counts exactly.
-        left: Option<u64>,
-        /// The session that was ended to make room.
-        evicted: Option<SessionRef>,
-    },
-    /// A session with this id is live already.
-    Exists,
-    /// There is no room.
-    Full(Limit),
-    /// All sessions of its owner were ended while this one was being born.
-    Revoked,
-}
-
-/// A limit on the number of live sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Limit {
-    /// [`Terms::total`].
-    Total,
-    /// [`Terms::per_principal`].
-    PerPrincipal,
-}
-
-/// A live session, and what is left of its time at the moment of the answer.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// The session.
-    pub session: Session,
-    /// How long ago it was born.
-    pub age: Duration,
-    /// How long it may still be idle; at most `life_left`.
-    pub idle_left: Duration,
-    /// How long it may still live. `None`: no limit.
-    pub life_left: Option<Duration>,
-}
-
-/// The answer of [`SessionStore::touch_now`].
-#[derive(Debug, Clone)]
-pub enum Now {
-    /// Live, this owner's, extended.
-    Live(Found),
-    /// Not live, or not this owner's.
-    Absent,
-    /// This process's memory does not know: call [`SessionStore::touch`].
-    Unknown,
-}
-
-/// Why a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum EndReason {
-    /// Its client sent a DELETE.
-    Deleted,
-    /// Somebody ended it through [`Sessions`](crate::Sessions).
-    Revoked,
-    /// It was idle for too long.
-    Idle,
-    /// It reached the end of its life.
-    Lifetime,
-    /// Another took its place at a limit.
-    Evicted,
-    /// The inner service no longer knew it.
-    InnerGone,
-}
-
-impl EndReason {
-    /// A short name, for labels, rows and messages between nodes.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Deleted => "deleted",
-            Self::Revoked => "revoked",
-            Self::Idle => "idle",
-            Self::Lifetime => "lifetime",
-            Self::Evicted => "evicted",
-            Self::InnerGone => "inner_gone",
-        }
-    }
-
-    /// The reason of this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        [
-            Self::Deleted,
-            Self::Revoked,
-            Self::Idle,
-            Self::Lifetime,
-            Self::Evicted,
-            Self::InnerGone,
-        ]
-        .into_iter()
-        .find(|reason| reason.as_str() == name)
-    }
-}
-
-impl fmt::Display for EndReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

@@ -1,9 +1,9 @@
-//! Calls to the primary that are under way.
+//! Calls to the primary in flight.
 //!
 //! Between the moment when the primary answers and the moment when its answer is remembered, the session may end, or be
-//! born, and this cache may hear of it first. So whoever asks says so here before, and whoever hears of something newer
-//! takes all that is under way for this session out of the list: what is not in the list any more may not be remembered,
-//! and nobody else may wait for it.
+//! created, and this cache may hear of it first. So each call is listed here before it is sent, and whatever brings newer
+//! word of the session takes all its calls off the list: an answer to a call that is no longer listed may not be
+//! remembered, and no other request may wait for it.
 
 use std::{
     sync::{
@@ -23,13 +23,13 @@ use crate::{protocol::SessionRef, session::Owner, store::StoreError};
 /// What a touch was answered, for all who waited for it.
 pub(super) type Answer = Result<Option<Known>, Arc<StoreError>>;
 
-/// The calls under way. The locks are taken before those of what is remembered.
+/// The calls in flight. The locks are taken before those of what is remembered.
 pub(super) struct Calls(Box<[Mutex<HashTable<Arc<Call>>>]>);
 
 struct Call {
     reference: SessionRef,
     begun: Instant,
-    /// Of a touch, which others may wait for too: whose, and for how long. An id is known by its reference.
+    /// Of a touch, which others may wait for too: the owner, and for how long. An id is known by its reference.
     touch: Option<(Owner, Duration)>,
     answer: OnceCell<Answer>,
     /// How many hold it. Only changed under the lock.
@@ -43,20 +43,20 @@ impl Default for Calls {
 }
 
 impl Calls {
-    /// A call that nobody else waits for.
-    pub(super) fn begin(&self, reference: SessionRef) -> UnderWay<'_> {
+    /// A call that no other request waits for.
+    pub(super) fn begin(&self, reference: SessionRef) -> InFlight<'_> {
         let mut calls = self.shard(&reference).lock();
         self.add(&mut calls, reference, None)
     }
 
-    /// The same touch if one is under way that began less than `max_age` ago, or a new one.
+    /// The same touch if one is in flight that began less than `max_age` ago, or a new one.
     pub(super) fn join(
         &self,
         reference: SessionRef,
         owner: &Owner,
         idle: Duration,
         max_age: Duration,
-    ) -> UnderWay<'_> {
+    ) -> InFlight<'_> {
         let mut calls = self.shard(&reference).lock();
         let now = Instant::now();
         let same = calls.find(hash(&reference), |call| {
@@ -64,19 +64,19 @@ impl Calls {
                 && call
                     .touch
                     .as_ref()
-                    .is_some_and(|(filter, how_long)| filter == owner && *how_long == idle)
+                    .is_some_and(|(asked_for, how_long)| asked_for == owner && *how_long == idle)
                 && now.saturating_duration_since(call.begun) < max_age
         });
         match same.cloned() {
             Some(call) => {
                 call.interested.fetch_add(1, Relaxed);
-                UnderWay { calls: self, call }
+                InFlight { calls: self, call }
             }
             None => self.add(&mut calls, reference, Some((owner.clone(), idle))),
         }
     }
 
-    /// Something newer is known of this session than what is under way will say.
+    /// Something newer is known of this session than what calls in flight will say.
     pub(super) fn outdate(&self, reference: &SessionRef) {
         remove_all(&mut self.shard(reference).lock(), reference);
     }
@@ -93,7 +93,7 @@ impl Calls {
         calls: &mut HashTable<Arc<Call>>,
         reference: SessionRef,
         touch: Option<(Owner, Duration)>,
-    ) -> UnderWay<'_> {
+    ) -> InFlight<'_> {
         let call = Arc::new(Call {
             reference,
             begun: Instant::now(),
@@ -104,7 +104,7 @@ impl Calls {
         calls.insert_unique(hash(&reference), Arc::clone(&call), |call| {
             hash(&call.reference)
         });
-        UnderWay { calls: self, call }
+        InFlight { calls: self, call }
     }
 
     fn shard(&self, reference: &SessionRef) -> &Mutex<HashTable<Arc<Call>>> {
@@ -117,13 +117,13 @@ impl Calls {
     }
 }
 
-/// Somebody's interest in a call. When the last one is dropped, the call leaves the list.
-pub(super) struct UnderWay<'a> {
+/// A request's interest in a call. When the last one is dropped, the call leaves the list.
+pub(super) struct InFlight<'a> {
     calls: &'a Calls,
     call: Arc<Call>,
 }
 
-impl UnderWay<'_> {
+impl InFlight<'_> {
     pub(super) fn answer(&self) -> &OnceCell<Answer> {
         &self.call.answer
     }
@@ -134,7 +134,7 @@ impl UnderWay<'_> {
         self.remove(&mut calls).then(remember)
     }
 
-    /// Ends the call, which has changed something: what else is under way for this session is older. Says whether even
+    /// Ends the call, which has changed something: what else is in flight for this session is older. Says whether even
     /// newer is known.
     pub(super) fn supersede<T>(&self, remember: impl FnOnce(bool) -> T) -> T {
         let mut calls = self.calls.shard(&self.call.reference).lock();
@@ -156,7 +156,7 @@ impl UnderWay<'_> {
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         let mut calls = self.calls.shard(&self.call.reference).lock();
         if self.call.interested.fetch_sub(1, Relaxed) == 1 {

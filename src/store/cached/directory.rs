@@ -1,6 +1,9 @@
 //! The primary's directory. What is ended through it is forgotten at once, with or without a feed.
 
-use super::{Cache, CachedStore, Forget};
+use super::{
+    CachedStore,
+    cache::{Cache, Forget},
+};
 use crate::{
     protocol::SessionRef,
     session::Scope,
@@ -72,7 +75,7 @@ impl Drop for ForgetAll<'_> {
     }
 }
 
-/// Nobody gets here: without a directory behind it, this one is not handed out.
+/// Not reached: without a directory behind it, this one is not handed out.
 fn none<T: Send + 'static>(doing: &'static str) -> BoxFuture<'static, Result<T, StoreError>> {
     Box::pin(async move { Err(StoreError::new(StoreErrorKind::Unsupported, doing)) })
 }

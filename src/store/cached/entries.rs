@@ -33,7 +33,7 @@ impl Known {
         }
     }
 
-    pub(super) fn of_birth(found: Found, asked: Instant) -> Self {
+    pub(super) fn of_creation(found: Found, asked: Instant) -> Self {
         let touched = false;
         Self {
             found,
@@ -103,7 +103,7 @@ struct Entry {
     known: Known,
 }
 
-/// The primary's word that to this owner, or to everybody, there is no such session.
+/// The primary's word that to this owner, or to all, there is no such session.
 struct Absence {
     hash: u64,
     reference: SessionRef,
@@ -160,11 +160,11 @@ impl Entries {
         }
     }
 
-    /// Remembers an answer, and returns those whose place it took: to be dropped outside of all locks.
+    /// Remembers an answer, and returns those that it replaced or evicted: to be dropped outside of all locks.
     pub(super) fn put(&self, known: Known) -> Vec<Known> {
         let hash = self.hasher.hash_one(known.found.session.id());
         let mut tables = self.shard(hash).write();
-        tables.nobody_is_absent(hash);
+        tables.remove_absences(hash);
         let is_same = |entry: &Entry| entry.known.reference() == known.reference();
         if let Some(entry) = tables.known.find_mut(hash, is_same) {
             return vec![std::mem::replace(&mut entry.known, known)];
@@ -188,7 +188,7 @@ impl Entries {
         evicted.into_iter().collect()
     }
 
-    /// Remembers that there is no such session to this owner, or to anybody.
+    /// Remembers that there is no such session to this owner, or to all.
     pub(super) fn put_absent(
         &self,
         id: &SessionId,
@@ -223,10 +223,10 @@ impl Entries {
         removed
     }
 
-    /// Nobody is told any more that this session is absent.
+    /// Forgets that this session was absent, whichever owner asked.
     pub(super) fn forget_absences(&self, id: &SessionId) {
         let hash = self.hasher.hash_one(id);
-        self.shard(hash).write().nobody_is_absent(hash);
+        self.shard(hash).write().remove_absences(hash);
     }
 
     /// Forgets a session.
@@ -312,7 +312,7 @@ impl Entries {
 }
 
 impl Tables {
-    fn nobody_is_absent(&mut self, hash: u64) {
+    fn remove_absences(&mut self, hash: u64) {
         while let Ok(absence) = self.absent.find_entry(hash, |absence| absence.hash == hash) {
             absence.remove();
         }
@@ -347,7 +347,7 @@ const SHARDS: usize = 64;
 
 const SAMPLE: usize = 8;
 
-/// How many absences are remembered at most. More than that at once come from somebody who guesses.
+/// How many absences are remembered at most. More than that at once come from guessed ids.
 const MAX_ABSENCES: usize = 8192;
 
 /// By how much a store may round down what is left. It does so to every touch, cached or not.

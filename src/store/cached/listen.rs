@@ -14,7 +14,7 @@ use futures_core::Stream;
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, task::AbortHandle};
 
-use super::Cache;
+use super::cache::Cache;
 use crate::store::{Feed, FeedEvent};
 
 /// One task that listens, from the first call inside a runtime until the store is dropped.
@@ -25,7 +25,7 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Starts listening, if nobody does.
+    /// Starts listening, unless a task does already.
     pub(super) fn start(&self, subscribe: impl FnOnce() -> Option<Feed>, cache: &Cache) {
         if self.state.load(Relaxed) != SILENT {
             return;
@@ -45,10 +45,10 @@ impl Listener {
         };
         // What was remembered until now may have ended unheard.
         cache.forget_all(|_| true);
-        let ears = Ears(Arc::clone(&self.state));
+        let on_stop = OnStop(Arc::clone(&self.state));
         let task = runtime.spawn(async move {
             while poll_fn(|cx| feed.as_mut().poll_next(cx)).await.is_some() {}
-            ears.0.store(OVER, Relaxed);
+            on_stop.0.store(OVER, Relaxed);
         });
         *self.task.lock() = Some(task.abort_handle());
     }
@@ -63,9 +63,9 @@ impl Drop for Listener {
 }
 
 /// When the task goes with its runtime, the next call in another one starts a new one.
-struct Ears(Arc<AtomicU8>);
+struct OnStop(Arc<AtomicU8>);
 
-impl Drop for Ears {
+impl Drop for OnStop {
     fn drop(&mut self) {
         let _ = self.0.compare_exchange(LISTENING, SILENT, Relaxed, Relaxed);
     }

@@ -106,7 +106,7 @@ impl Directory for MemoryStore {
                 .await;
             let mut ended = 0;
             for (nth, session) in sessions.into_iter().enumerate() {
-                if nth % BREATH == BREATH - 1 {
+                if nth % YIELD_EVERY == YIELD_EVERY - 1 {
                     yield_now().await;
                 }
                 let hash = self.0.hash(&session);
@@ -121,7 +121,7 @@ impl Directory for MemoryStore {
 }
 
 impl Inner {
-    /// Shows each live session that is meant.
+    /// Shows each live session that the filter includes.
     async fn visit(&self, filter: &SessionFilter, mut see: impl FnMut(&Session) + Send) {
         let mut see = |session: &Session, now| {
             if filter.includes(session.owner()) && session.times().live_until(now).is_some() {
@@ -136,7 +136,7 @@ impl Inner {
             SessionFilter::Scope(_) => None,
         };
         if let Some(sessions) = owned {
-            for some in sessions.chunks(BREATH) {
+            for some in sessions.chunks(YIELD_EVERY) {
                 let now = times::now();
                 some.iter().for_each(|session| see(session, now));
                 yield_now().await;
@@ -168,4 +168,4 @@ fn info_of(found: &Found) -> SessionInfo {
 }
 
 /// After how many sessions other tasks may run.
-const BREATH: usize = 64;
+const YIELD_EVERY: usize = 64;

@@ -16,7 +16,7 @@ impl Ends {
     }
 
     pub(super) fn send(&self, event: FeedEvent) {
-        // An error says that nobody listens.
+        // An error says that there is no subscriber.
         let _ = self.0.send(event);
     }
 

@@ -1,15 +1,18 @@
-//! Which session is ended for another at a limit.
+//! Which session is evicted at a limit.
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Inner, SHARDS, ScopeCount, Tick, ticks};
+use super::{Inner, SHARDS, scopes::ScopeCount};
 use crate::{
     protocol::SessionRef,
-    session::{Owner, Session},
+    session::{
+        Owner, Session,
+        times::{Tick, ticks},
+    },
     store::{EndReason, Terms},
 };
 
-/// Among whose sessions one has to go: those that the limit counts.
+/// The sessions of which one has to be evicted: those that the limit counts.
 #[derive(Clone, Copy)]
 pub(super) enum Among<'a> {
     Scope(&'a Arc<ScopeCount>),
@@ -26,7 +29,7 @@ impl Among<'_> {
 }
 
 impl Inner {
-    /// The session, of a sample, that can best be spared. `random` says where the sample starts.
+    /// The session, of a sample, to evict first. `random` says where the sample starts.
     pub(super) fn victim(
         &self,
         among: Among<'_>,
@@ -60,7 +63,7 @@ impl Inner {
         untouched: Duration,
     ) -> Option<Session> {
         let first = start(random, 1);
-        let spared = (0..shards).filter_map(|nth| {
+        let best_of_each = (0..shards).filter_map(|nth| {
             let shard = &self.shards[(first + nth) % self.shards.len()];
             let sessions = shard.read();
             let some = sessions
@@ -69,19 +72,19 @@ impl Inner {
                 .take(per_shard);
             best(some, now, untouched)
         });
-        let (_, session) = spared.min_by_key(|(rank, _)| *rank)?;
+        let (_, session) = best_of_each.min_by_key(|(rank, _)| *rank)?;
         Some(session)
     }
 
-    /// Ends the victim, unless it was used, or ended, since it was chosen. Its place is the newcomer's from the same
-    /// moment, so that nobody else takes it and a second one has to go.
+    /// Evicts the victim, unless it was used, or ended, since it was chosen. Its place is the new session's from the
+    /// same moment: if another creation took it, a second one would have to be evicted.
     #[expect(clippy::too_many_arguments, reason = "one step, which needs all of it")]
     pub(super) fn evict(
         &self,
         victim: &Session,
         among: Among<'_>,
-        newcomer: &Session,
-        newcomer_hash: u64,
+        new: &Session,
+        new_hash: u64,
         terms: &Terms,
         now: Tick,
         untouched: Duration,
@@ -105,7 +108,7 @@ impl Inner {
             if let (Among::Owner(_), Some(limit)) = (among, terms.per_principal)
                 && owned.count() < limit.get()
             {
-                owned.add(newcomer_hash, newcomer.clone());
+                owned.add(new_hash, new.clone());
                 place.of_principal = true;
             }
         }
@@ -115,26 +118,20 @@ impl Inner {
         Some((reference, place))
     }
 
-    /// Gives back the place of a newcomer that was not created.
-    pub(super) fn give_back(
-        &self,
-        place: Place,
-        scope: &ScopeCount,
-        newcomer: &Session,
-        newcomer_hash: u64,
-    ) {
+    /// Gives back the place of a session that was not created.
+    pub(super) fn give_back(&self, place: Place, scope: &ScopeCount, new: &Session, new_hash: u64) {
         if place.in_scope {
             scope.leave();
         }
         if place.of_principal
-            && let Some(mut owned) = self.owners.lock(newcomer.owner())
+            && let Some(mut owned) = self.owners.lock(new.owner())
         {
-            owned.remove(newcomer_hash, newcomer);
+            owned.remove(new_hash, new);
         }
     }
 }
 
-/// Where a newcomer is counted already, in place of the one that was ended for it.
+/// Where a new session is counted already, in place of the one that was evicted for it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Place {
     pub(super) in_scope: bool,
@@ -155,8 +152,8 @@ fn best<'a>(
         .map(|(rank, session)| (rank, session.clone()))
 }
 
-/// Since when nobody has touched it, if that is so long that it may be ended for another; a session without any request
-/// since its creation before one that had some.
+/// Since when it is untouched, if that is so long that it may be evicted; a session without any request since its
+/// creation before one that had some.
 fn evictable(session: &Session, now: Tick, untouched: Duration) -> Option<Rank> {
     session.times().live_until(now)?;
     let (was_touched, since) = session.times().untouched_since();
@@ -167,7 +164,7 @@ fn evictable(session: &Session, now: Tick, untouched: Duration) -> Option<Rank> 
     (now.saturating_sub(since) >= ticks(patience)).then_some((was_touched, since))
 }
 
-/// Another start in each shard, from bits that did not choose the newcomer's own.
+/// Another start in each shard, from bits that did not choose the new session's own.
 fn start(random: u64, nth: usize) -> usize {
     (random.rotate_left(24) as usize).wrapping_add(nth.wrapping_mul(7919))
 }
@@ -180,5 +177,5 @@ const PER_SHARD: usize = 8;
 const FEW_SHARDS: usize = 16;
 const MORE_SHARDS: usize = 128;
 
-/// How long a session has for its first request before it may be ended for another.
+/// How long a session has for its first request before it may be evicted.
 const UNUSED_PATIENCE: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! Whose sessions were all ended, and when: for births that were under way at that instant.
+//! Tombstones of owners and scopes whose sessions were all revoked, against creations in flight at that instant.
 
 use std::{
     collections::VecDeque,
@@ -7,13 +7,15 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::session::times::Tick;
-use crate::{session::Owner, store::SessionFilter};
+use crate::{
+    session::{Owner, times::Tick},
+    store::SessionFilter,
+};
 
 /// The last revocations.
 #[derive(Default)]
 pub(super) struct Revocations {
-    /// When the last one was, so that a birth that began after it need not look further.
+    /// When the last one was, so that a creation that began after it need not look further.
     last: AtomicU64,
     log: Mutex<Log>,
 }
@@ -27,7 +29,7 @@ struct Log {
 }
 
 impl Revocations {
-    /// Writes down that all these sessions end now. To be called before they are looked for.
+    /// Records that all these sessions are revoked now. To be called before they are looked for.
     pub(super) fn add(&self, filter: &SessionFilter, now: impl FnOnce() -> Tick) {
         let mut log = self.log.lock();
         // Read under the lock, which puts the entries in the order of their instants.
@@ -41,8 +43,8 @@ impl Revocations {
         self.last.store(now, Relaxed);
     }
 
-    /// Whether this owner's sessions were all ended after the instant at which a birth began. Of revocations so old
-    /// that they are forgotten it is assumed.
+    /// Whether this owner's sessions were all revoked after the instant at which a creation began. Of revocations so
+    /// old that they are forgotten it is assumed.
     pub(super) fn revoked(&self, owner: &Owner, began: Tick) -> bool {
         if self.last.load(Relaxed) <= began {
             return false;
@@ -58,5 +60,5 @@ impl Revocations {
     }
 }
 
-/// Births take milliseconds, so that only the last few entries are ever looked at.
+/// Creations take milliseconds, so that only the last few entries are ever looked at.
 const AT_MOST: usize = 4096;

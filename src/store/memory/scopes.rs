@@ -38,7 +38,7 @@ impl ScopeCounts {
         let rehash = |count: &Arc<ScopeCount>| self.hasher.hash_one(&count.scope);
         let mut scopes = self.scopes.write();
         if scopes.len() == scopes.capacity() {
-            // Before growing: forget those without a session, and that nobody is about to give one.
+            // Before growing: forget those without a session and without a creation in flight.
             scopes.retain(|count| Arc::strong_count(count) > 1 || count.sessions() > 0);
         }
         let hash = self.hasher.hash_one(scope);

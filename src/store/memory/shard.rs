@@ -1,4 +1,4 @@
-//! A shard: the sessions whose hashes fall into it, under one lock.
+//! A shard: a part of the sessions, by hash, under one lock.
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
