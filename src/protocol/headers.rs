@@ -32,6 +32,14 @@ pub(crate) enum Lines<'r> {
 }
 
 impl<'r> Lines<'r> {
+    /// The line, if there is one.
+    pub(crate) fn one(self) -> Option<&'r HeaderValue> {
+        match self {
+            Self::One(value) => Some(value),
+            Self::None | Self::Many => None,
+        }
+    }
+
     fn add(&mut self, value: &'r HeaderValue) {
         *self = match self {
             Self::None => Self::One(value),
@@ -76,8 +84,15 @@ impl AnswerHead {
         let mut is_encoded = false;
         for (name, value) in headers {
             if *name == CONTENT_TYPE {
-                head.is_event_stream |= is_type(value, b"text/event-stream");
-                head.is_plain_json |= is_type(value, b"application/json");
+                match value.as_bytes() {
+                    // Nearly always written like this.
+                    b"text/event-stream" => head.is_event_stream = true,
+                    b"application/json" => head.is_plain_json = true,
+                    other => {
+                        head.is_event_stream |= is_type(other, b"text/event-stream");
+                        head.is_plain_json |= is_type(other, b"application/json");
+                    }
+                }
             } else if *name == CONTENT_ENCODING {
                 is_encoded = true;
             } else if *name == SESSION_ID {
@@ -90,16 +105,9 @@ impl AnswerHead {
 }
 
 /// Whether this is what stands before the parameters of a content type.
-fn is_type(value: &HeaderValue, expected: &[u8]) -> bool {
-    match value.as_bytes().split_at_checked(expected.len()) {
-        // Nearly always: the case in which it is written everywhere, and no blanks.
-        Some((essence, rest)) if essence == expected && matches!(rest, [] | [b';', ..]) => true,
-        _ => {
-            let mut parts = value.as_bytes().split(|byte| *byte == b';');
-            let essence = parts.next().unwrap_or_default().trim_ascii();
-            essence.len() == expected.len() && essence.eq_ignore_ascii_case(expected)
-        }
-    }
+fn is_type(value: &[u8], expected: &[u8]) -> bool {
+    let essence = value.split(|byte| *byte == b';').next();
+    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(expected))
 }
 
 #[cfg(test)]

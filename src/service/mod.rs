@@ -82,26 +82,35 @@ where
         }
         keeper::start(&self.lifecycle);
         let head = Head::read(&mut parts.headers);
-        let digest = {
-            let version = match head.version {
-                Lines::One(version) => Some(version),
-                _ => None,
-            };
+        let settings = &lifecycle.settings;
+        let digest = || {
             let routes = &lifecycle.alive.registry.routes;
-            routes.digest(&parts.uri, head.host, version, &self.upstream)
+            routes.digest(&parts.uri, head.host, head.version.one(), &self.upstream)
         };
-        match RequestKind::of(&parts.method, &head, lifecycle.settings.rules) {
+        match RequestKind::of(&parts.method, &head, settings.rules) {
             RequestKind::Session(id) | RequestKind::Delete(id) => {
                 let id = SessionId::copied(id.as_bytes());
-                self.look_up(&id, digest, parts, body)
+                // Where all callers are alike the look-up goes first: a dead session needs no route.
+                let all_are_anonymous = settings.principal.is_none();
+                let found = all_are_anonymous.then(|| {
+                    let caller = &settings.anonymous;
+                    lifecycle.store.touch_now(&id, caller, settings.idle)
+                });
+                if let Some(Now::Absent) = found {
+                    return self.refuse(RejectionKind::Unknown, &mut parts, body);
+                }
+                let digest = digest();
+                self.look_up(&id, found, digest, parts, body)
             }
             RequestKind::Pass => {
                 let has_id = !matches!(head.id, Lines::None);
+                let digest = digest();
                 self.pass(has_id, false, digest, parts, body)
             }
             RequestKind::PassModern => {
                 let has_id = !matches!(head.id, Lines::None);
                 let has_last_event_id = head.has_last_event_id;
+                let digest = digest();
                 self.pass(has_id, has_last_event_id, digest, parts, body)
             }
             RequestKind::MaybeInitialize => self.wait(parts, body, Call::read_and_initialize),
@@ -110,7 +119,7 @@ where
             }
             RequestKind::Refuse(kind) => self.refuse(kind, &mut parts, body),
             RequestKind::RefuseVersion(version) => {
-                let supported = &lifecycle.settings.supported;
+                let supported = &settings.supported;
                 let rejection = Rejection::unsupported_version(version, supported);
                 self.wait(parts, body, |call| call.refuse_version(rejection))
             }
@@ -153,6 +162,7 @@ impl<S> McpSessionService<S> {
     fn look_up<F, E>(
         &mut self,
         id: &SessionId,
+        found: Option<Now>,
         digest: u64,
         mut parts: Parts,
         body: Body,
@@ -168,7 +178,11 @@ impl<S> McpSessionService<S> {
             Err(kind) => return self.refuse(kind, &mut parts, body),
         };
         let caller = known.as_ref().unwrap_or(&settings.anonymous);
-        let found = match lifecycle.store.touch_now(id, caller, settings.idle) {
+        let found = found.unwrap_or_else(|| {
+            let store = &lifecycle.store;
+            store.touch_now(id, caller, settings.idle)
+        });
+        let found = match found {
             Now::Live(found) => found,
             Now::Absent if !settings.may_claim(caller) => {
                 return self.refuse(RejectionKind::Unknown, &mut parts, body);

@@ -16,8 +16,7 @@ use crate::{
         terminate::{terminate, terminate_as_inner},
     },
     protocol::{
-        Head, LAST_EVENT_ID, Lines, Rejection, RejectionKind, SESSION_ID, SessionId,
-        message::Message,
+        Head, LAST_EVENT_ID, Rejection, RejectionKind, SESSION_ID, SessionId, message::Message,
     },
     session::{InFlight, Owner, Route, StreamKind, Upstream},
     store::StoreErrorKind,
@@ -209,12 +208,9 @@ impl<S: Inner> Call<S> {
 
     fn digest(&mut self) -> u64 {
         let head = Head::read(&mut self.parts.headers);
-        let version = match head.version {
-            Lines::One(version) => Some(version),
-            _ => None,
-        };
         let routes = &self.lifecycle.alive.registry.routes;
-        routes.digest(&self.parts.uri, head.host, version, &self.upstream)
+        let uri = &self.parts.uri;
+        routes.digest(uri, head.host, head.version.one(), &self.upstream)
     }
 
     fn route(&mut self) -> Arc<Route> {

@@ -161,12 +161,17 @@ impl Entries {
     }
 
     /// Remembers an answer, and returns those that it replaced or evicted: to be dropped outside of all locks.
-    pub(super) fn put(&self, known: Known) -> Vec<Known> {
+    pub(super) fn put(&self, mut known: Known) -> Vec<Known> {
         let hash = self.hasher.hash_one(known.found.session.id());
         let mut tables = self.shard(hash).write();
         tables.remove_absences(hash);
         let is_same = |entry: &Entry| entry.known.reference() == known.reference();
         if let Some(entry) = tables.known.find_mut(hash, is_same) {
+            // The same handle as before, which whoever serves the session knows already.
+            let before = &entry.known.found.session;
+            if before.owner() == known.found.session.owner() && !before.has_ended() {
+                known.found.session = before.clone();
+            }
             return vec![std::mem::replace(&mut entry.known, known)];
         }
         if self.most_in_shard == 0 {
