@@ -149,7 +149,9 @@ where
         let others = template.names.len();
         send(&mut service, &mut template, others).await;
     }
-    Box::pin(async move { send(&mut service, &mut template, requests).await })
+    // Neither is dropped: the end of many sessions is not a request's.
+    let (service, template) = (Box::leak(Box::new(service)), Box::leak(Box::new(template)));
+    Box::pin(send(service, template, requests))
 }
 
 const SOME: usize = 10;

@@ -390,17 +390,22 @@ def plots(measured):
 def report(names):
     measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     for name in names or SECTIONS:
-        measure, _ = SECTIONS[name]
+        measure, page_of = SECTIONS[name]
         print(f"\n## {name}\n", flush=True)
         measured[name] = measure()
         MEASURED.write_text(json.dumps(measured, indent=1))
-        print(SECTIONS[name][1](measured[name]), flush=True)
-    page = fill(PAGE.read_text(), "machine", machine_page())
-    for name in measured.keys() & SECTIONS.keys():
-        page = fill(page, name, SECTIONS[name][1](measured[name]))
-    PAGE.write_text(page)
+        print(page_of(measured[name]), flush=True)
+        write({name: measured[name]})
     for name, plot in plots(measured):
         (PAGE.parent / name).write_text(plot)
+
+
+def write(measured):
+    """Puts these sections into the page."""
+    page = fill(PAGE.read_text(), "machine", machine_page())
+    for name, result in measured.items():
+        page = fill(page, name, SECTIONS[name][1](result))
+    PAGE.write_text(page)
 
 
 # Limits
@@ -451,5 +456,7 @@ if __name__ == "__main__":
             limits(records=False)
         case ["--record"]:
             limits(records=True)
-        case names:
+        case names if set(names) <= SECTIONS.keys():
             report(names)
+        case _:
+            sys.exit(__doc__)
