@@ -330,7 +330,7 @@ def bars(title, groups):
 
 def lines(title, unit, curves):
     """Each curve is a name and points. Both axes are logarithmic."""
-    width, height, left, right, top, bottom = 760, 400, 64, 250, 48, 44
+    width, height, left, right, top, bottom = 800, 400, 76, 290, 48, 44
     points = [point for _, curve in curves for point in curve]
     xs, ys = ([math.log10(point[axis]) for point in points] for axis in (0, 1))
     low, high = math.floor(min(ys)), math.ceil(max(ys))
