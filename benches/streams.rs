@@ -4,7 +4,10 @@ use std::{
     convert::Infallible,
     future::{Ready, ready},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Instant,
 };
@@ -153,11 +156,16 @@ async fn ends() {
         let layer = McpSessionLayer::new(store);
         let service = layer.layer(Streaming(Frames::new(None, false)));
         let mut tasks = JoinSet::new();
+        let waiting = Arc::new(AtomicUsize::new(0));
         for _ in 0..STREAMS {
             let mut body = open(service.clone(), &ids).await;
-            tasks.spawn(async move { assert!(body.frame().await.is_none()) });
+            let waiting = Arc::clone(&waiting);
+            tasks.spawn(async move {
+                waiting.fetch_add(1, Relaxed);
+                assert!(body.frame().await.is_none());
+            });
         }
-        tokio::task::yield_now().await;
+        all(&waiting).await;
         let begun = Instant::now();
         let sessions = layer.sessions();
         assert!(sessions.end(session.reference()).await.expect("an answer"));
@@ -168,11 +176,15 @@ async fn ends() {
         took[1].push(each(begun.elapsed(), STREAMS));
 
         let end = Arc::new(Notify::new());
+        waiting.store(0, Relaxed);
         for _ in 0..STREAMS {
-            let end = Arc::clone(&end);
-            tasks.spawn(async move { end.notified().await });
+            let (end, waiting) = (Arc::clone(&end), Arc::clone(&waiting));
+            tasks.spawn(async move {
+                waiting.fetch_add(1, Relaxed);
+                end.notified().await;
+            });
         }
-        tokio::task::yield_now().await;
+        all(&waiting).await;
         let begun = Instant::now();
         end.notify_waiters();
         while let Some(ended) = tasks.join_next().await {
@@ -188,6 +200,13 @@ async fn ends() {
     ];
     for (way, took) in ways.into_iter().zip(took) {
         println!("{what}\t{way}\t{:.0}", median(took));
+    }
+}
+
+/// Waits until all tasks wait.
+async fn all(waiting: &AtomicUsize) {
+    while waiting.load(Relaxed) < STREAMS {
+        tokio::task::yield_now().await;
     }
 }
 
