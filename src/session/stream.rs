@@ -2,7 +2,10 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -26,6 +29,7 @@ pub(crate) fn watch(
     let stream = Arc::new(Stream {
         place: AtomicUsize::new(0),
         kind,
+        has_ended: AtomicBool::new(false),
         state: Mutex::new(State {
             body: Some(body),
             ..State::default()
@@ -54,13 +58,13 @@ pub(crate) struct Stream {
     /// In its session's list, under the list's lock.
     pub(super) place: AtomicUsize,
     kind: StreamKind,
+    has_ended: AtomicBool,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    has_ended: bool,
-    /// The inner body, until the end of either; not here while it is being polled.
+    /// The inner body, until the end of either.
     body: Option<Body>,
     /// Keeps the session in use for as long as the stream is open.
     in_flight: Option<InFlight>,
@@ -74,64 +78,60 @@ impl Stream {
 
     /// Ends the stream now: nothing more is handed out, and the inner body is dropped although nobody polls.
     pub(crate) fn end(&self) {
-        let State { waker, .. } = self.close();
-        if let Some(waker) = waker {
-            waker.wake();
+        self.has_ended.store(true, SeqCst);
+        self.finish();
+    }
+
+    /// Takes everything out of a stream that has ended, to be dropped outside the lock: a body's `drop` is the
+    /// application's code. Whoever holds the lock just now, and that may be this very thread while it polls, does the same
+    /// when it lets go.
+    fn finish(&self) {
+        let Some(mut state) = self.state.try_lock() else {
+            return;
+        };
+        let ended = std::mem::take(&mut *state);
+        drop(state);
+        if let Some(waker) = &ended.waker {
+            waker.wake_by_ref();
         }
     }
 
-    /// Takes everything out, to be dropped outside the lock: a body's `drop` is the application's code.
-    fn close(&self) -> State {
-        let ended = State {
-            has_ended: true,
-            ..State::default()
-        };
-        std::mem::replace(&mut *self.state.lock(), ended)
+    fn with_state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        let seen = look(&mut self.state.lock());
+        if self.has_ended.load(SeqCst) {
+            self.finish();
+        }
+        seen
     }
 
     fn hold(&self, mut in_flight: InFlight) {
         // However soon it ends: nobody looks at the clock when it begins.
         in_flight.waited();
-        let mut state = self.state.lock();
-        if !state.has_ended {
-            state.in_flight = Some(in_flight);
-        }
+        self.with_state(|state| state.in_flight = Some(in_flight));
     }
 
-    /// Polls the body without the lock: it may end its own session meanwhile.
     fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Some(mut body) = self.take_body(cx.waker()) else {
+        let polled = self.with_state(|state| {
+            let Some(body) = state.body.as_mut().filter(|_| !self.has_ended.load(SeqCst)) else {
+                return Poll::Ready(None);
+            };
+            let polled = Pin::new(body).poll_frame(cx);
+            if polled.is_pending() {
+                match &mut state.waker {
+                    Some(known) => known.clone_from(cx.waker()),
+                    none => *none = Some(cx.waker().clone()),
+                }
+            }
+            polled
+        });
+        // It may have been ended meanwhile, by its own body too.
+        if self.has_ended.load(SeqCst) {
             return Poll::Ready(None);
-        };
-        let polled = Pin::new(&mut body).poll_frame(cx);
+        }
         if let Poll::Ready(None) = polled {
-            drop(self.close());
-            return polled;
+            self.end();
         }
-        match self.put_back(body) {
-            Ok(()) => polled,
-            // It was ended meanwhile, and its body is dropped here.
-            Err(_ended) => Poll::Ready(None),
-        }
-    }
-
-    fn take_body(&self, waker: &Waker) -> Option<Body> {
-        let mut state = self.state.lock();
-        let body = state.body.take()?;
-        match &mut state.waker {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
-        Some(body)
-    }
-
-    fn put_back(&self, body: Body) -> Result<(), Body> {
-        let mut state = self.state.lock();
-        if state.has_ended {
-            return Err(body);
-        }
-        state.body = Some(body);
-        Ok(())
+        polled
     }
 }
 
@@ -152,8 +152,10 @@ impl HttpBody for Watched {
     }
 
     fn is_end_stream(&self) -> bool {
-        let state = self.stream.state.lock();
-        state.body.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.stream.has_ended.load(SeqCst)
+            || self
+                .stream
+                .with_state(|state| state.body.as_ref().is_none_or(HttpBody::is_end_stream))
     }
 
     /// Unknown, always: a body that may end early must not promise a length, or the server cuts the connection.
@@ -165,6 +167,6 @@ impl HttpBody for Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         self.session.remove_stream(&self.stream);
-        drop(self.stream.close());
+        self.stream.end();
     }
 }
