@@ -14,6 +14,8 @@ mod proxy;
 #[path = "postgres/rows.rs"]
 mod rows;
 mod sql;
+#[path = "postgres/touches.rs"]
+mod touches;
 
 use std::time::Duration;
 

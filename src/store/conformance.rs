@@ -61,6 +61,7 @@ pub use self::{
 };
 use super::SessionStore;
 
+mod answers;
 mod cancelling;
 mod case;
 mod claims;
@@ -71,6 +72,7 @@ mod eviction;
 mod feed;
 mod limits;
 mod owners;
+mod revoking;
 mod time;
 mod times;
 
@@ -115,8 +117,8 @@ cases! {
         times::load_does_not_extend,
         times::a_life_ends_a_busy_session,
         times::expired_is_absent_for_every_verb,
-        times::times_are_true,
-        times::touch_now_agrees_with_touch,
+        answers::times_are_true,
+        answers::touch_now_agrees_with_touch,
         owners::a_strangers_touch_changes_nothing,
         claims::a_claim_extends_as_a_touch_does,
         limits::the_absent_do_not_count,
@@ -125,7 +127,7 @@ cases! {
         eviction::a_principal_evicts_its_own,
         eviction::every_touch_keeps_from_eviction,
         directory::the_expired_are_not_listed,
-        directory::a_create_that_began_before_end_all_is_revoked,
+        revoking::a_create_that_began_before_end_all_is_revoked,
         feed::expiry_is_not_announced,
         cancelling::a_cancelled_create_is_whole_or_not_at_all,
         cancelling::a_cancelled_touch_harms_nothing,
@@ -153,8 +155,8 @@ cases! {
         limits::creates_at_once_are_limited,
         directory::a_listing_is_complete,
         directory::end_is_within_its_scope,
-        directory::end_all_ends_those_and_no_others,
-        directory::no_create_slips_past_end_all,
+        revoking::end_all_ends_those_and_no_others,
+        revoking::no_create_slips_past_end_all,
         feed::every_end_is_heard,
         feed::an_end_is_announced_once,
     }

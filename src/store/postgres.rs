@@ -72,8 +72,8 @@ mod statements;
 /// # Table
 ///
 /// [`migrate`](Self::migrate) creates it, or run `migrations/postgres/*.sql` of this crate as you run your own
-/// migrations. Rows are keyed by the [`SessionRef`]: a stolen table holds no usable id. The clock is the
-/// database's.
+/// migrations. Rows are keyed by the [`SessionRef`](crate::protocol::SessionRef): a stolen table holds no usable id.
+/// The clock is the database's.
 ///
 /// # Limits
 ///

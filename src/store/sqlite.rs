@@ -15,7 +15,7 @@ use sqlx::{
 };
 use tokio::sync::broadcast;
 
-use self::errors::failed;
+use self::{errors::failed, statements::NOW};
 use super::{
     Created, Directory, EndReason, Feed, FeedEvent, Found, SessionStore, StoreError,
     StoreErrorKind, Terms,
@@ -30,6 +30,7 @@ use crate::{
 mod create;
 mod directory;
 mod errors;
+mod statements;
 
 /// Sessions in an SQLite file (3.42 or later), for one process whose sessions survive a restart.
 ///
@@ -137,21 +138,10 @@ impl SqliteStore {
 
     fn on(readers: SqlitePool, writer: SqlitePool, durable: SqlitePool, table: Table) -> Self {
         Self(Arc::new(Inner {
-            load: table.sql(&format!(
-                "select reference, scope, principal, initialize_params, {ANSWER}
-                from \"mcp_sessions\" left join \"mcp_sessions_params\" using (reference)
-                where reference = ?1 and expires > {NOW}"
-            )),
-            fresh: table.sql(&format!(
-                "select {ANSWER} from \"mcp_sessions\"
-                where reference = ?1 and scope = ?2 and principal is ?3
-                    and used and latest_touch > {NOW} and expires >= {NOW} + ?4 and expires > {NOW}"
-            )),
-            touch: table.sql(&extend("used = true", "principal is ?3")),
-            claim: table.sql(&extend(
-                "used = true, principal = ?3",
-                "(principal is null or principal is ?3)",
-            )),
+            load: table.sql(&statements::load()),
+            fresh: table.sql(&statements::fresh()),
+            touch: table.sql(&statements::touch()),
+            claim: table.sql(&statements::claim()),
             ends: broadcast::channel(CAPACITY).0,
             readers: Connections::new(readers),
             writer: Connections::new(writer),
@@ -364,43 +354,9 @@ async fn finished<T: Send + 'static>(
     }
 }
 
-/// A statement that extends the sessions of this condition.
-fn extend(set: &str, condition: &str) -> String {
-    format!(
-        "update \"mcp_sessions\" set {set}, latest_touch = max(latest_touch, {NOW} + ?5), expires = max(
-            expires, min({NOW} + ?4 + ?5, coalesce(life_ends, {NOW} + ?4 + ?5))
-        )
-        where reference = ?1 and scope = ?2 and {condition} and expires > {NOW}
-        returning {ANSWER}"
-    )
-}
-
 fn millis(duration: Duration) -> i64 {
     sql::micros(duration) / 1000
 }
-
-/// Milliseconds since 1970. Within a statement it is always the same.
-macro_rules! now {
-    () => {
-        "cast(round(unixepoch('subsec') * 1000) as integer)"
-    };
-}
-
-const NOW: &str = now!();
-
-/// What a touch answers: of a row whose key and owner are known.
-const ANSWER: &str = concat!(
-    "by_layer, client_name, client_version, protocol_version,",
-    "(",
-    now!(),
-    " - created) * 1000 as age,",
-    "(expires - ",
-    now!(),
-    ") * 1000 as idle_left,",
-    "(life_ends - ",
-    now!(),
-    ") * 1000 as life_left",
-);
 
 const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_sessions.sql")];
 

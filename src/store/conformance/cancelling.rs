@@ -9,7 +9,7 @@ use std::{
 
 use super::case::{Case, LONG, session, terms};
 use crate::{
-    session::{Owner, Scope},
+    session::{Owner, Scope, Session},
     store::{Created, EndReason, SessionStore, Terms},
 };
 
@@ -118,7 +118,7 @@ pub async fn a_cancelled_delete_is_whole_or_not_at_all<S: SessionStore + Clone>(
 /// Whether a session is live when what was sent before a drop has arrived.
 async fn settled<S: SessionStore + Clone, W: AsyncFn(Duration)>(
     case: &Case<'_, S, W>,
-    session: &crate::Session,
+    session: &Session,
 ) -> bool {
     let mut live = case.is_live(session).await;
     loop {

@@ -136,6 +136,8 @@ pub async fn a_principal_evicts_its_own<S: SessionStore + Clone>(
 
 /// A session touched within [`AtLimit::Evict`]'s `untouched` is never ended for another: if there is no other, the
 /// newcomer is refused.
+///
+/// [`AtLimit::Evict`]: crate::store::AtLimit::Evict
 pub async fn one_in_use_is_not_evicted<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),
@@ -181,6 +183,8 @@ pub async fn one_in_use_is_not_evicted<S: SessionStore + Clone>(
 
 /// A touch counts as one, although it found so much time left that it was not written: a session that was touched
 /// within [`AtLimit::Evict`]'s `untouched` stays, however long ago the touch before that was.
+///
+/// [`AtLimit::Evict`]: crate::store::AtLimit::Evict
 pub async fn every_touch_keeps_from_eviction<S: SessionStore + Clone>(
     store: &S,
     wait: impl AsyncFn(Duration),

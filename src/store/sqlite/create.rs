@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use sqlx::{Connection as _, Error, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 
-use super::{Inner, NOW, millis};
+use super::{Inner, millis, statements::NOW};
 use crate::{
     session::{Issuer, Session},
     store::{AtLimit, Created, EndReason, Limit, Terms, sql},

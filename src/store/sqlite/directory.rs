@@ -4,7 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::Error;
 
-use super::{ANSWER, Inner, NOW, SqliteStore, errors::failed, finished};
+use super::{
+    Inner, SqliteStore,
+    errors::failed,
+    finished,
+    statements::{ANSWER, NOW},
+};
 use crate::{
     protocol::SessionRef,
     session::Scope,

@@ -1,0 +1,218 @@
+//! The verbs.
+
+use std::time::Duration;
+
+use mcp_session_layer::{
+    Issuer, Owner, Session, SessionId, SessionRecord, SessionStore,
+    store::{
+        AtLimit, Created, Directory, EndReason, Feed, FeedEvent, Found, Now, StoreError, Terms,
+    },
+};
+use tokio::{task::yield_now, time::Instant};
+use tokio_stream::{StreamExt as _, wrappers::BroadcastStream};
+
+use super::{NaiveStore, Row, State, defect::Defect::*};
+
+impl SessionStore for NaiveStore {
+    async fn create(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
+        self.dawdle().await;
+        let (key, owner) = (self.key(session.id()), session.owner());
+        let mut terms = terms.clone();
+        match self.defect {
+            Some(CreateKeepsItsPlace) => self.take_a_place_for_a_moment(owner).await,
+            Some(CreateInTwoSteps) => {
+                if self.state().rows.contains_key(&key) {
+                    return Ok(Created::Exists);
+                }
+                yield_now().await;
+                self.state().rows.remove(&key);
+            }
+            Some(CreateInHalves) if !self.state().rows.contains_key(&key) => {
+                let half = SessionRecord::new(owner.clone(), Issuer::Inner);
+                let half = self.row(&Session::new(session.id().clone(), half), &terms);
+                self.state().rows.insert(key, half);
+                yield_now().await;
+                self.state().rows.remove(&key);
+            }
+            Some(LimitsInTwoSteps) if terms.at_limit == AtLimit::Refuse => {
+                if let Err(refused) = self.admit(&mut self.state(), owner, &terms) {
+                    return Ok(refused);
+                }
+                yield_now().await;
+                (terms.total, terms.per_principal) = (None, None);
+            }
+            _ => {}
+        }
+        let created = self.insert(&mut self.state(), session, &terms);
+        self.dawdle().await;
+        Ok(created)
+    }
+
+    async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
+        self.dawdle().await;
+        let found = {
+            let mut state = self.state();
+            let row = state.rows.get_mut(&self.key(id));
+            row.filter(|row| self.is_live(row)).map(|row| {
+                if self.has(LoadExtends) {
+                    self.extend(row, Duration::from_secs(1));
+                }
+                self.found(row)
+            })
+        };
+        self.dawdle().await;
+        Ok(found)
+    }
+
+    async fn touch(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        idle: Duration,
+    ) -> Result<Option<Found>, StoreError> {
+        self.dawdle().await;
+        let key = self.key(id);
+        let before = match self.defect {
+            Some(TouchTakesItOut) => self.state().rows.remove(&key),
+            Some(TouchRevives) => self.state().rows.get(&key).cloned(),
+            _ => None,
+        };
+        if let Some(row) = before {
+            yield_now().await;
+            self.state().rows.insert(key, row);
+        }
+        if self.has(TouchInserts) {
+            let now = Instant::now();
+            let record = SessionRecord::new(owner.clone(), Issuer::Layer);
+            self.state().rows.entry(key).or_insert(Row {
+                session: Session::new(id.clone(), record),
+                created: now,
+                touched: Some(now),
+                idle_ends: Some(now + idle),
+                life_ends: None,
+            });
+        }
+        let found = {
+            let mut state = self.state();
+            let row = state.rows.get_mut(&key).filter(|row| self.is_live(row));
+            row.and_then(|row| {
+                let is_owner = self.is_owner(row, owner);
+                if is_owner || self.has(StrangersExtend) {
+                    self.extend(row, idle);
+                }
+                is_owner.then(|| self.found(row))
+            })
+        };
+        self.dawdle().await;
+        Ok(found)
+    }
+
+    async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
+        self.dawdle().await;
+        let key = self.key(id);
+        if self.has(DeleteInTwoSteps) {
+            let was_live = self.state().rows.contains_key(&key);
+            yield_now().await;
+            self.remove(&mut self.state(), &key, reason);
+            return Ok(was_live);
+        }
+        let owner = {
+            let mut state = self.state();
+            let row = state.rows.get(&key);
+            let Some(row) = row.filter(|row| self.is_live(row) || self.has(DeleteFindsTheExpired))
+            else {
+                if self.has(AnnouncesTwice) {
+                    self.announce(key, reason);
+                }
+                return Ok(false);
+            };
+            let owner = row.session.owner().clone();
+            self.remove(&mut state, &key, reason);
+            owner
+        };
+        if self.has(DeleteKeepsItsPlace) {
+            self.take_a_place_for_a_moment(&owner).await;
+        }
+        self.dawdle().await;
+        Ok(true)
+    }
+
+    fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {
+        if self.is_slow {
+            return Now::Unknown;
+        }
+        let mut state = self.state();
+        let row = state.rows.get_mut(&self.key(id));
+        match row.filter(|row| self.is_live(row)) {
+            Some(row) if self.is_owner(row, owner) || self.has(TouchNowIgnoresTheOwner) => {
+                if !self.has(TouchNowNeverExtends) {
+                    self.extend(row, idle);
+                }
+                Now::Live(self.found(row))
+            }
+            _ => Now::Absent,
+        }
+    }
+
+    async fn claim(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        idle: Duration,
+    ) -> Result<Option<Found>, StoreError> {
+        self.dawdle().await;
+        let key = self.key(id);
+        let anonymous = Owner {
+            principal: None,
+            ..owner.clone()
+        };
+        let may_claim = |row: &Row| {
+            let held = row.session.owner();
+            *held == anonymous || held == owner || self.has(ClaimTakesOthers)
+        };
+        let live = |state: &State| {
+            let row = state.rows.get(&key).filter(|row| self.is_live(row));
+            row.is_some_and(may_claim)
+        };
+        if !live(&self.state()) {
+            return Ok(None);
+        }
+        if self.has(ClaimInTwoSteps) {
+            yield_now().await;
+        }
+        let found = {
+            let mut state = self.state();
+            if !live(&state) && !self.has(ClaimInTwoSteps) {
+                return Ok(None);
+            }
+            state.rows.get_mut(&key).map(|row| {
+                let mut record = row.session.record();
+                record.owner = owner.clone();
+                if !self.has(ClaimKeepsTheOwner) {
+                    row.session = Session::new(row.session.id().clone(), record);
+                }
+                if !self.has(ClaimDoesNotExtend) {
+                    self.extend(row, idle);
+                }
+                self.found(row)
+            })
+        };
+        if self.has(ClaimCountsAsAnonymous)
+            && let Some(found) = &found
+        {
+            self.state().taken.push(anonymous);
+            self.state().taken.push(found.session.owner().clone());
+        }
+        self.dawdle().await;
+        Ok(found)
+    }
+
+    fn directory(&self) -> Option<&dyn Directory> {
+        Some(self)
+    }
+
+    fn feed(&self) -> Option<Feed> {
+        let ends = BroadcastStream::new(self.ends.subscribe());
+        Some(Box::pin(ends.map(|event| event.unwrap_or(FeedEvent::Gap))))
+    }
+}
