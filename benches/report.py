@@ -224,7 +224,7 @@ def streams_page(rows):
 
 
 def memory_page(measured):
-    who = {"nobody": "nobody's", "shared": "ten to a principal", "distinct": "each its own principal"}
+    who = {"nobody": "anonymous", "shared": "ten to a principal", "distinct": "each its own principal"}
     return "\n\n".join([
         table(["1,000,000 sessions", "bytes requested of the allocator:", "bytes resident:"],
               [[who[row["who"]], number(row["requested"]), number(row["resident"])] for row in measured["sessions"]]),
@@ -380,7 +380,7 @@ def plots(measured):
         bytes_of = [float(row["bytes"]) for row in measured["sockets"] if row["what"] == "session"]
         yield "performance-bytes.svg", bars("Bytes that a session keeps", [
             ("of a million, in one process", [
-                ("nobody's", kept["nobody"]), ("ten to a principal", kept["shared"]),
+                ("anonymous", kept["nobody"]), ("ten to a principal", kept["shared"]),
                 ("each its own principal", kept["distinct"])]),
             ("resident, over real sockets", [
                 ("with the layer", bytes_of[1]), ("without", bytes_of[0]),

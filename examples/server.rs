@@ -326,7 +326,7 @@ fn mcp(
     // compute, so it is only a backstop, far above.
     let mut manager = LocalSessionManager::default();
     manager.session_config.keep_alive = Some(idle.max(Duration::from_secs(12 * 60 * 60)) * 2);
-    // A session born on another node is restored here when it comes.
+    // A session that was created on another node is restored here when it comes.
     let mut config = StreamableHttpServerConfig::default();
     config.session_store = Some(Arc::new(RmcpSessionStore::new(Arc::new(store))));
     StreamableHttpService::new(|| Ok(Tools::default()), manager.into(), config)
