@@ -83,7 +83,7 @@ impl Creation {
         let creation = Self {
             started,
             route,
-            owner: owner.unwrap_or_else(|| settings.anonymous.clone()),
+            owner,
             spare_id: SessionId::issue(),
             _place: lifecycle.alive.background.begin()?,
             lifecycle: Arc::clone(lifecycle),

@@ -52,14 +52,15 @@ impl Settings {
                 })
     }
 
-    /// Who sends a request, where that has to be found out; otherwise everybody is [anonymous](Self::anonymous).
+    /// Who sends a request.
     ///
     /// # Errors
     ///
     /// When the application cannot tell.
-    pub(crate) fn caller(&self, parts: &Parts) -> Result<Option<Owner>, RejectionKind> {
+    #[inline]
+    pub(crate) fn caller(&self, parts: &Parts) -> Result<Owner, RejectionKind> {
         let Some(principal) = &self.principal else {
-            return Ok(None);
+            return Ok(self.anonymous.clone());
         };
         let principal = principal(parts).map_err(|error| {
             tracing::error!(
@@ -68,10 +69,10 @@ impl Settings {
             );
             RejectionKind::PrincipalFailed
         })?;
-        Ok(Some(Owner {
+        Ok(Owner {
             scope: self.anonymous.scope.clone(),
             principal,
-        }))
+        })
     }
 
     /// On what terms a session is created, which takes so long already.

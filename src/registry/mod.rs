@@ -12,7 +12,7 @@ pub(crate) use self::routes::Routes;
 use self::tombstones::{Tombstone, Tombstones};
 use crate::{
     protocol::{RejectionKind, SessionRef},
-    session::{InFlight, Owner, RegistryId, Session, Table, Tracker, Wake, times},
+    session::{InFlight, RegistryId, Session, Table, Tracker, Wake, times},
     store::Found,
 };
 
@@ -44,23 +44,31 @@ impl Registry {
         }
     }
 
-    /// Lets a request of this caller in, on a session that the store has found live for it.
+    /// Lets a request in, on a session that the store has found live for its caller, anonymous or not.
     ///
     /// # Errors
     ///
     /// When this node knows that the session has ended, or has become somebody else's since it was looked up.
     #[inline]
-    pub(crate) fn enter(&self, found: Found, caller: &Owner) -> Result<InFlight, RejectionKind> {
+    pub(crate) fn enter(
+        &self,
+        found: Found,
+        is_anonymous: bool,
+    ) -> Result<InFlight, RejectionKind> {
         let before = found.session.state().begin_use();
         if !before.is_served_by(self.id) {
             found.session.state().end_use();
-            return self.enter_by_reference(&found, caller);
+            return self.enter_by_reference(&found, is_anonymous);
         }
-        self.admit(found.session, caller)
+        self.admit(found.session, is_anonymous)
     }
 
     #[cold]
-    fn enter_by_reference(&self, found: &Found, caller: &Owner) -> Result<InFlight, RejectionKind> {
+    fn enter_by_reference(
+        &self,
+        found: &Found,
+        is_anonymous: bool,
+    ) -> Result<InFlight, RejectionKind> {
         if found.session.has_ended() {
             return Err(RejectionKind::Ended);
         }
@@ -80,14 +88,14 @@ impl Registry {
             session.state().end_use();
             return Err(RejectionKind::Ended);
         }
-        self.admit(session, caller)
+        self.admit(session, is_anonymous)
     }
 
     /// For a use that has been counted.
     #[inline]
-    fn admit(&self, session: Session, caller: &Owner) -> Result<InFlight, RejectionKind> {
+    fn admit(&self, session: Session, is_anonymous: bool) -> Result<InFlight, RejectionKind> {
         let is_claimed = session.is_claimed();
-        if is_claimed && caller.principal.is_none() {
+        if is_claimed && is_anonymous {
             session.state().end_use();
             return Err(RejectionKind::Unknown);
         }

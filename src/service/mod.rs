@@ -29,7 +29,7 @@ use crate::{
         request::RequestKind,
     },
     session::{InFlight, StreamKind, Upstream},
-    store::Now,
+    store::{Found, Now},
 };
 
 mod future;
@@ -90,17 +90,23 @@ where
         match RequestKind::of(&parts.method, &head, settings.rules) {
             RequestKind::Session(id) | RequestKind::Delete(id) => {
                 let id = SessionId::copied(id.as_bytes());
-                // Where all callers are alike the look-up goes first: a dead session needs no route.
-                let all_are_anonymous = settings.principal.is_none();
-                let found = all_are_anonymous.then(|| {
-                    let caller = &settings.anonymous;
-                    lifecycle.store.touch_now(&id, caller, settings.idle)
-                });
-                if let Some(Now::Absent) = found {
-                    return self.refuse(RejectionKind::Unknown, &mut parts, body);
+                if settings.principal.is_some() {
+                    let digest = digest();
+                    return self.look_up(&id, digest, parts, body);
                 }
-                let digest = digest();
-                self.look_up(&id, found, digest, parts, body)
+                // Where all callers are alike the look-up goes first: a dead session needs no route.
+                let caller = &settings.anonymous;
+                match lifecycle.store.touch_now(&id, caller, settings.idle) {
+                    Now::Live(found) => {
+                        let digest = digest();
+                        self.admit(found, true, digest, parts, body)
+                    }
+                    Now::Absent => self.refuse(RejectionKind::Unknown, &mut parts, body),
+                    Now::Unknown => {
+                        let caller = caller.clone();
+                        self.wait(parts, body, |call| call.ask_store(id, caller))
+                    }
+                }
             }
             RequestKind::Pass => {
                 let has_id = !matches!(head.id, Lines::None);
@@ -158,11 +164,10 @@ impl<S> McpSessionService<S> {
     }
 
     /// Lets a request through if the store holds its session: at once, if this process's memory can tell.
-    #[inline(always)]
+    #[inline]
     fn look_up<F, E>(
         &mut self,
         id: &SessionId,
-        found: Option<Now>,
         digest: u64,
         mut parts: Parts,
         body: Body,
@@ -173,26 +178,41 @@ impl<S> McpSessionService<S> {
     {
         let lifecycle = &*self.lifecycle;
         let settings = &lifecycle.settings;
-        let known = match settings.caller(&parts) {
-            Ok(known) => known,
+        let caller = match settings.caller(&parts) {
+            Ok(caller) => caller,
             Err(kind) => return self.refuse(kind, &mut parts, body),
         };
-        let caller = known.as_ref().unwrap_or(&settings.anonymous);
-        let found = found.unwrap_or_else(|| {
-            let store = &lifecycle.store;
-            store.touch_now(id, caller, settings.idle)
-        });
-        let found = match found {
-            Now::Live(found) => found,
-            Now::Absent if !settings.may_claim(caller) => {
-                return self.refuse(RejectionKind::Unknown, &mut parts, body);
+        match lifecycle.store.touch_now(id, &caller, settings.idle) {
+            Now::Live(found) => {
+                let is_anonymous = caller.principal.is_none();
+                self.admit(found, is_anonymous, digest, parts, body)
+            }
+            Now::Absent if !settings.may_claim(&caller) => {
+                self.refuse(RejectionKind::Unknown, &mut parts, body)
             }
             Now::Absent | Now::Unknown => {
-                let (id, caller) = (id.clone(), caller.clone());
-                return self.wait(parts, body, |call| call.ask_store(id, caller));
+                let id = id.clone();
+                self.wait(parts, body, |call| call.ask_store(id, caller))
             }
-        };
-        let in_flight = match lifecycle.alive.registry.enter(found, caller) {
+        }
+    }
+
+    /// Lets a request in on a session that is live for its caller.
+    #[inline]
+    fn admit<F, E>(
+        &mut self,
+        found: Found,
+        is_anonymous: bool,
+        digest: u64,
+        mut parts: Parts,
+        body: Body,
+    ) -> ResponseFuture<F, E>
+    where
+        S: Service<Request<Body>, Future = F, Error = E> + Inner<Failure = E> + Clone,
+        E: Send + 'static,
+    {
+        let lifecycle = &*self.lifecycle;
+        let in_flight = match lifecycle.alive.registry.enter(found, is_anonymous) {
             Ok(in_flight) => in_flight,
             Err(kind) => return self.refuse(kind, &mut parts, body),
         };

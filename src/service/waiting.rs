@@ -251,7 +251,10 @@ async fn look_up(
         };
     }
     match found {
-        Ok(Some(found)) => alive.registry.enter(found, caller),
+        Ok(Some(found)) => {
+            let is_anonymous = caller.principal.is_none();
+            alive.registry.enter(found, is_anonymous)
+        }
         Ok(None) => Err(RejectionKind::Unknown),
         Err(error) => {
             tracing::warn!(session = %id.reference(), error = &error as &dyn std::error::Error, "could not look up a session");

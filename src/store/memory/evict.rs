@@ -39,13 +39,19 @@ impl Inner {
     ) -> Option<Session> {
         match among {
             Among::Scope(scope) if scope.sessions() <= SEE_ALL as u64 => {
-                self.sample(among, random, SHARDS, usize::MAX, now, untouched)
+                let is_meant = |session: &Session| among.includes(session);
+                self.sample(is_meant, random, SHARDS, usize::MAX, now, untouched)
             }
-            // Each session looked at is a line of memory waited for, so most look at few; and at more, if all of those
-            // are in use.
-            Among::Scope(_) => self
-                .sample(among, random, FEW_SHARDS, PER_SHARD, now, untouched)
-                .or_else(|| self.sample(among, random, MORE_SHARDS, PER_SHARD, now, untouched)),
+            // Each session looked at is memory waited for, its owner still more, so a few are looked at first, as if
+            // there were no other scope.
+            Among::Scope(_) => {
+                let is_meant = |session: &Session| among.includes(session);
+                self.sample(|_| true, random, FEW_SHARDS, PER_SHARD, now, untouched)
+                    .filter(is_meant)
+                    .or_else(|| {
+                        self.sample(is_meant, random, MORE_SHARDS, PER_SHARD, now, untouched)
+                    })
+            }
             Among::Owner(owner) => {
                 let sessions = self.owners.lock(owner)?.some(SEE_ALL, start(random, 0));
                 best(sessions.iter(), now, untouched).map(|(_, session)| session)
@@ -55,7 +61,7 @@ impl Inner {
 
     fn sample(
         &self,
-        among: Among<'_>,
+        is_meant: impl Fn(&Session) -> bool,
         random: u64,
         shards: usize,
         per_shard: usize,
@@ -68,7 +74,7 @@ impl Inner {
             let sessions = shard.read();
             let some = sessions
                 .iter_from(start(random, nth))
-                .filter(|session| among.includes(session))
+                .filter(|session| is_meant(session))
                 .take(per_shard);
             best(some, now, untouched)
         });
@@ -174,7 +180,7 @@ const SEE_ALL: usize = 1024;
 
 /// Of more sessions so many are seen in each shard: more than a bucket's, in which the oldest come first.
 const PER_SHARD: usize = 8;
-const FEW_SHARDS: usize = 16;
+const FEW_SHARDS: usize = 12;
 const MORE_SHARDS: usize = 128;
 
 /// How long a session has for its first request before it may be evicted.
