@@ -113,7 +113,6 @@ impl Registry {
         let session = self.serve(&mut shard, found);
         announce();
         drop(shard);
-        self.note_times(&session, found);
         Some(InFlight::creating(session, &self.tracker))
     }
 

@@ -129,6 +129,9 @@ impl Inner {
         if script.contains("stream") || request.method == Method::GET {
             set(&mut response, "content-type", "text/event-stream");
             *response.body_mut() = self.stream();
+        } else if script.contains("unfinished") {
+            set(&mut response, "content-type", "application/json");
+            *response.body_mut() = self.stream();
         } else {
             set(&mut response, "content-type", "application/json");
             *response.body_mut() = Body::from(RESULT);

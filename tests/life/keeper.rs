@@ -49,6 +49,20 @@ async fn an_answer_being_computed_keeps_its_session() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_being_sent_keeps_its_session_until_it_is_dropped() {
+    let store = TestStore::default();
+    let (here, there) = (node(&store), node(&store));
+    let id = here.initialize().await;
+    let answer = here.send(scripted(post(&id), "unfinished")).await;
+    sleep(HOUR).await;
+    assert!(store.peek(&id).await.is_some());
+    assert_eq!(there.post(&id).await, 200, "on another node too");
+    drop(answer);
+    sleep(2 * MINUTE).await;
+    assert!(store.peek(&id).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_is_briefly_away_ends_nothing() {
     let store = TestStore::default();
     let node = node(&store);
