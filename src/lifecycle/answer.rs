@@ -12,7 +12,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::{Lifecycle, strip::strip_ids, terminate::inner_not_found};
 use crate::{
-    protocol::{AnswerHead, Rejection},
+    protocol::{AnswerHead, Rejection, RejectionKind},
     session::{self, InFlight, StreamKind},
 };
 
@@ -49,6 +49,9 @@ pub(crate) fn answer_on_session(
     if head.has_id {
         strip_to_own(lifecycle, &mut response, &in_flight);
     }
+    if response.status().as_u16() >= 400 && in_flight.session().has_ended() {
+        return Answered::Now(answer_ended(lifecycle));
+    }
     if response.status() == StatusCode::NOT_FOUND {
         return Answered::NotFound(response, in_flight);
     }
@@ -67,6 +70,12 @@ pub(crate) fn answer_on_session(
         Ok(body) => Response::from_parts(parts, body),
         Err(kind) => lifecycle.answer(Rejection::new(kind)),
     })
+}
+
+/// Whatever the inner service made of a request whose session has ended meanwhile, to its client it is a dead session.
+#[cold]
+fn answer_ended(lifecycle: &Lifecycle) -> Response<Body> {
+    lifecycle.answer(Rejection::new(RejectionKind::Ended))
 }
 
 /// As [`answer_on_session`] does with ids.

@@ -29,6 +29,9 @@ pub(crate) async fn terminate_as_inner(
     mut response: Response<Body>,
 ) -> Response<Body> {
     let status = response.status();
+    if status.as_u16() >= 400 && in_flight.session().has_ended() {
+        return lifecycle.answer(Rejection::new(RejectionKind::Ended));
+    }
     if !status.is_success() && status != StatusCode::NOT_FOUND {
         return response;
     }

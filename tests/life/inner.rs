@@ -26,7 +26,7 @@ use tower::{service_fn, util::BoxCloneSyncService};
 use crate::support::{answers::RESULT, requests::with_header};
 
 /// What the inner service is to do with this request, in words: `wait` at the gate, `forget` the session, `refuse` the call,
-/// issue a `stray` id, answer with a `stream`.
+/// issue a `stray` id, answer with a `stream`, or with `status=` and three digits.
 pub(crate) fn scripted(request: Request<Body>, script: &str) -> Request<Body> {
     with_header(request, "x-script", script)
 }
@@ -103,13 +103,21 @@ impl Inner {
         };
         let id = header("mcp-session-id");
         let script = header("x-script").unwrap_or_default();
-        if request.method == Method::DELETE {
-            return self.delete(id.unwrap(), request).await;
-        }
         let mut response = Response::new(Body::empty());
         if script.contains("wait") {
             self.waiting.fetch_add(1, SeqCst);
             self.gate.acquire().await.unwrap().forget();
+        }
+        let (_, status) = script.split_once("status=").unwrap_or_default();
+        if let Some(status) = status.get(..3) {
+            *response.status_mut() = status.parse().unwrap();
+            set(&mut response, "content-type", "application/json");
+            set(&mut response, "x-inner", "yes");
+            *response.body_mut() = Body::from(NO_SUCH_TOOL);
+            return response;
+        }
+        if request.method == Method::DELETE {
+            return self.delete(id.unwrap(), request).await;
         }
         if script.contains("forget") {
             *response.status_mut() = StatusCode::NOT_FOUND;

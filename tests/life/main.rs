@@ -10,6 +10,7 @@ mod support;
 mod handle;
 mod keeper;
 mod limits;
+mod overtaken;
 mod races;
 mod shutdown;
 mod streams;
