@@ -149,12 +149,18 @@ impl<S: Inner> Call<S> {
     /// Serves a DELETE on a live session, to its end although the client hangs up.
     async fn delete(mut self, in_flight: InFlight) -> Result<Response<Body>, S::Failure> {
         let lifecycle = Arc::clone(&self.lifecycle);
+        // The first of many that come at once is answered before the next one is sent inward: to the others the inner
+        // service would say something else than to the first.
+        let turn = in_flight.session().doubts().turn().await;
+        if in_flight.session().has_ended() {
+            return Ok(self.refuse(RejectionKind::Ended));
+        }
         let place = match lifecycle.alive.background.begin() {
             Ok(place) => place,
             Err(kind) => return Ok(self.refuse(kind)),
         };
         let work = async move {
-            let _place = place;
+            let (_place, _turn) = (place, turn);
             let lifecycle = self.lifecycle;
             if !lifecycle.inner_knows(in_flight.session()) {
                 lifecycle.discard(&self.parts, self.body);

@@ -13,9 +13,10 @@ use std::{
 
 use parking_lot::Mutex;
 
-use self::{locals::Locals, record::Details};
+use self::{doubts::Doubts, locals::Locals, record::Details};
 use crate::protocol::{SessionId, SessionRef};
 
+mod doubts;
 mod in_flight;
 mod locals;
 mod owner;
@@ -67,7 +68,7 @@ struct Node {
 struct Attached {
     /// Where the inner service saw it last.
     route: Option<Arc<Route>>,
-    /// Most sessions have neither most of the time.
+    /// Most sessions have none of it most of the time.
     more: Option<Box<More>>,
 }
 
@@ -76,6 +77,7 @@ struct More {
     locals: Locals,
     /// Each knows its place.
     streams: Vec<Arc<Stream>>,
+    doubts: Option<Arc<Doubts>>,
 }
 
 impl Session {
@@ -228,6 +230,15 @@ impl Session {
         for stream in picked {
             stream.end();
         }
+    }
+
+    /// What there is to its end, if it is in doubt.
+    pub(crate) fn doubts(&self) -> Arc<Doubts> {
+        let mut attached = self.0.attached.lock();
+        if self.has_ended() {
+            return Arc::default();
+        }
+        Arc::clone(attached.more().doubts.get_or_insert_default())
     }
 
     fn add_stream(&self, stream: &Arc<Stream>) {

@@ -1,7 +1,12 @@
 //! A client terminates its session with DELETE.
 
-use std::time::Duration;
+use std::{
+    future::ready,
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    time::Duration,
+};
 
+use futures_util::future::{join, join_all};
 use mcp_session_layer::{
     Issuer, MemoryStore, RejectionKind, SessionStore as _,
     store::{EndReason, StoreErrorKind},
@@ -17,6 +22,7 @@ use crate::{
         requests::{on, post},
         sessions::{is_live, owner, session_id},
         store::{AWAY, Fault},
+        time::set_off,
     },
 };
 
@@ -161,5 +167,84 @@ async fn a_delete_that_the_store_cannot_do_is_503_and_done_at_last() {
             let answer = send(&service, post("live")).await;
             assert_eq!(answer.status, 404);
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_deletes_at_once_one_is_the_end() {
+    for second in [404, 400, 500] {
+        // The first takes its time; whatever comes after it finds nothing any more.
+        let deletes = AtomicUsize::new(0);
+        let inner = Inner::slow(move |_| match deletes.fetch_add(1, SeqCst) {
+            0 => Box::pin(async {
+                sleep(Duration::from_secs(2)).await;
+                plain(200, "bye")
+            }),
+            _ => Box::pin(ready(plain(second, "which?"))),
+        });
+        let (store, service) = guard(&inner);
+        plant(&store, "live", owner(None), Issuer::Inner).await;
+        let all = (0..10).map(|_| send(&service, on("live", "DELETE")));
+        let (ended, others): (Vec<_>, Vec<_>) = join_all(all)
+            .await
+            .into_iter()
+            .partition(|answer| answer.status == 200);
+        assert_eq!((ended.len(), &*ended[0].body), (1, "bye"));
+        for other in others {
+            other.assert_not_found(RejectionKind::Ended);
+        }
+        assert_eq!(inner.calls().len(), 1, "one was sent inward");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_deletes_at_once_the_next_has_its_turn_if_the_first_failed() {
+    let deletes = AtomicUsize::new(0);
+    let inner = Inner::slow(move |_| {
+        let nth = deletes.fetch_add(1, SeqCst);
+        Box::pin(async move {
+            sleep(Duration::from_secs(1)).await;
+            plain(if nth < 3 { 503 } else { 204 }, "")
+        })
+    });
+    let (store, service) = guard(&inner);
+    plant(&store, "live", owner(None), Issuer::Inner).await;
+    // One that hangs up while it waits is no hindrance.
+    let mut first = Box::pin(send(&service, on("live", "DELETE")));
+    let mut hung_up = Box::pin(send(&service, on("live", "DELETE")));
+    set_off(&mut first).await;
+    set_off(&mut hung_up).await;
+    drop(hung_up);
+    let all = (0..9).map(|_| send(&service, on("live", "DELETE")));
+    let (first, others) = join(first, join_all(all)).await;
+    assert_eq!(first.status, 503);
+    let mut statuses: Vec<_> = others.iter().map(|answer| answer.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [204, 404, 404, 404, 404, 404, 404, 503, 503]);
+    assert_eq!(inner.calls().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_deletes_on_two_nodes_one_is_the_end() {
+    for pause in [0, 500, 999] {
+        let inner = |pause| {
+            Inner::slow(move |_| {
+                Box::pin(async move {
+                    sleep(Duration::from_millis(pause)).await;
+                    plain(204, "")
+                })
+            })
+        };
+        let store = MemoryStore::new();
+        let here = over(&store).layer(inner(500));
+        let there = over(&store).layer(inner(pause));
+        plant(&store, "live", owner(None), Issuer::Inner).await;
+        let all = (0..10).map(|nth| send([&here, &there][nth % 2], on("live", "DELETE")));
+        let (ended, others): (Vec<_>, Vec<_>) = join_all(all)
+            .await
+            .into_iter()
+            .partition(|answer| answer.status == 204);
+        assert_eq!(ended.len(), 1, "{pause}");
+        assert!(others.iter().all(|answer| answer.status == 404));
     }
 }
