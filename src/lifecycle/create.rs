@@ -274,7 +274,7 @@ impl Creation {
             return self.refuse(RejectionKind::Revoked);
         };
         let session = in_flight.session();
-        if session.note_route(self.route.digest(), || Arc::clone(&self.route)) {
+        if session.note_route(Arc::clone(&self.route)) {
             self.lifecycle.notify_inner(session);
         }
         if !AnswerHead::read(response.headers()).is_event_stream {

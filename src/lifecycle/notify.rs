@@ -43,7 +43,7 @@ async fn retry(turns: Arc<Semaphore>, route: Arc<Route>, id: SessionId) {
         let Some(upstream) = route.upstream() else {
             return;
         };
-        let answer = timeout(PATIENCE, upstream(route.request(Method::DELETE, &id))).await;
+        let answer = timeout(PATIENCE, upstream.call(route.request(Method::DELETE, &id))).await;
         drop(upstream);
         drop(turn);
         match answer.map(|answer| answer.map(|response| response.status())) {

@@ -284,9 +284,11 @@ fn prepare(
         parts.headers.remove(&SESSION_ID);
     }
     let routes = &lifecycle.alive.registry.routes;
-    let route = || routes.get(digest, &parts.uri, &parts.headers, upstream);
-    if session.note_route(digest, route) {
-        lifecycle.notify_inner(session);
+    if !session.is_routed(digest) || !upstream.is_noted(digest) {
+        let route = routes.get(digest, &parts.uri, &parts.headers, upstream);
+        if session.note_route(route) {
+            lifecycle.notify_inner(session);
+        }
     }
     parts.extensions.insert(session.clone());
 }

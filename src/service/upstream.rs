@@ -1,6 +1,6 @@
 //! An inner service without its type.
 
-use std::sync::Arc;
+use std::{any::TypeId, sync::Arc};
 
 use axum::body::{Body, Bytes};
 use http::{Request, Response};
@@ -21,11 +21,11 @@ where
 {
     // A service need not be `Sync`.
     let inner = Mutex::new(inner);
-    Arc::new(move |request| {
+    Arc::new(Upstream::new(TypeId::of::<S>(), move |request| {
         let inner = inner.lock().clone();
         Box::pin(async move {
             let response = inner.oneshot(request).await.map_err(Into::into)?;
             Ok(response.map(Body::new))
         })
-    })
+    }))
 }

@@ -267,15 +267,17 @@ impl Session {
         drop(removed);
     }
 
-    /// Notes where the inner service sees the session, if it changed since the last request, and answers whether the
-    /// session had ended before this was noted.
+    /// Whether its last request came this way too.
     #[inline]
-    pub(crate) fn note_route(&self, digest: u64, route: impl FnOnce() -> Arc<Route>) -> bool {
-        if self.0.route_digest.load(Relaxed) == digest {
-            return false;
-        }
+    pub(crate) fn is_routed(&self, digest: u64) -> bool {
+        self.0.route_digest.load(Relaxed) == digest
+    }
+
+    /// Notes where the inner service sees the session, and answers whether the session had ended before this was noted.
+    pub(crate) fn note_route(&self, route: Arc<Route>) -> bool {
+        let digest = route.digest();
         let mut attached = self.0.attached.lock();
-        let before = attached.route.replace(route());
+        let before = attached.route.replace(route);
         self.0.route_digest.store(digest, Relaxed);
         drop(attached);
         drop(before);

@@ -1,8 +1,12 @@
 //! Where, and with which headers, an inner service last saw a session.
 
 use std::{
+    any::TypeId,
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use axum::{BoxError, body::Body};
@@ -11,6 +15,7 @@ use http::{
     header::HOST,
     uri::{Authority, PathAndQuery, Scheme},
 };
+use parking_lot::Mutex;
 
 use crate::protocol::{Era, PROTOCOL_VERSION, SESSION_ID, SessionId};
 
@@ -18,7 +23,37 @@ use crate::protocol::{Era, PROTOCOL_VERSION, SESSION_ID, SessionId};
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
 
 /// An inner service, its type left behind: for what the layer sends by itself.
-pub(crate) type Upstream = dyn Fn(Request<Body>) -> Answering + Send + Sync;
+pub(crate) struct Upstream {
+    /// An app may wrap the same service anew for each connection (axum does, under `Router::layer` over handlers), and
+    /// what differs in nothing but that is one place for all sessions.
+    pub(crate) kind: TypeId,
+    /// The digest of the route that it was put into last.
+    noted: AtomicU64,
+    call: Box<dyn Fn(Request<Body>) -> Answering + Send + Sync>,
+}
+
+impl Upstream {
+    pub(crate) fn new(
+        kind: TypeId,
+        call: impl Fn(Request<Body>) -> Answering + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            kind,
+            noted: AtomicU64::new(0),
+            call: Box::new(call),
+        }
+    }
+
+    /// Whether the route of this digest got to know it.
+    #[inline]
+    pub(crate) fn is_noted(&self, digest: u64) -> bool {
+        self.noted.load(Relaxed) == digest
+    }
+
+    pub(crate) fn call(&self, request: Request<Body>) -> Answering {
+        (self.call)(request)
+    }
+}
 
 /// All that a request of the layer's own needs to be understood: rmcp answers a DELETE without a `Host`, or with a
 /// revision that has no sessions, by refusing it.
@@ -27,7 +62,8 @@ pub(crate) type Upstream = dyn Fn(Request<Body>) -> Answering + Send + Sync;
 /// long as the session. The inner service is not kept alive either.
 pub(crate) struct Route {
     digest: u64,
-    upstream: Weak<Upstream>,
+    /// The latest there.
+    upstream: Mutex<Weak<Upstream>>,
     uri: Uri,
     host: Option<HeaderValue>,
     version: Option<HeaderValue>,
@@ -35,15 +71,10 @@ pub(crate) struct Route {
 
 impl Route {
     /// The route of a request, which is named by its digest.
-    pub(crate) fn of(
-        digest: u64,
-        uri: &Uri,
-        headers: &HeaderMap,
-        upstream: &Arc<Upstream>,
-    ) -> Self {
+    pub(crate) fn of(digest: u64, uri: &Uri, headers: &HeaderMap) -> Self {
         Self {
             digest,
-            upstream: Arc::downgrade(upstream),
+            upstream: Mutex::default(),
             uri: place(uri),
             host: headers.get(&HOST).map(copy),
             version: legacy_version(headers).map(copy),
@@ -56,7 +87,13 @@ impl Route {
 
     /// The inner service, unless it is gone.
     pub(crate) fn upstream(&self) -> Option<Arc<Upstream>> {
-        self.upstream.upgrade()
+        self.upstream.lock().upgrade()
+    }
+
+    /// Its inner service is this one from now on.
+    pub(crate) fn note_upstream(&self, upstream: &Arc<Upstream>) {
+        *self.upstream.lock() = Arc::downgrade(upstream);
+        upstream.noted.store(self.digest, Relaxed);
     }
 
     /// A request without a body on this session.
