@@ -19,11 +19,10 @@
 //! $ curl -s -X DELETE http://127.0.0.1:3001/principals/alice
 //! ```
 
+mod support;
+
 use std::{
-    collections::HashMap,
     net::Ipv4Addr,
-    num::NonZeroU64,
-    str::FromStr as _,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -33,22 +32,12 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{Path, Request, State},
-    http::{StatusCode, header},
-    middleware::{Next, from_fn_with_state, map_request},
-    response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    extract::Request,
+    middleware::{from_fn_with_state, map_request},
+    routing::get,
 };
 use clap::Parser;
-use mcp_session_layer::{
-    BoxSessionStore, CachedStore, McpSessionLayer, MemoryStore, PostgresStore, Principal,
-    RedisStore, RmcpSessionStore, SessionRef, Sessions, SqliteStore,
-    sqlx::{
-        postgres::PgPoolOptions,
-        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
-    },
-    store::{SessionInfo, StoreError},
-};
+use mcp_session_layer::{BoxSessionStore, RmcpSessionStore};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     handler::server::wrapper::Parameters,
@@ -65,10 +54,16 @@ use rmcp::{
     },
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{net::TcpListener, time::sleep};
 use tower_http::trace::TraceLayer;
-use tracing_subscriber::EnvFilter;
+
+use self::support::{
+    admin::admin,
+    auth::{AuthOptions, authenticate},
+    process::{asked_to_stop, serve_admin, write_log},
+    sessions::SessionOptions,
+};
 
 /// An MCP server with sessions.
 #[derive(Parser)]
@@ -76,27 +71,10 @@ struct Options {
     /// The port of the MCP endpoint, at /mcp.
     #[arg(long, default_value_t = 3000)]
     port: u16,
-    /// Where sessions are kept: memory, sqlite://PATH, postgres://.. or redis://..
-    #[arg(long, default_value = "memory")]
-    store: String,
-    /// For how many seconds a node may trust its memory of a session instead of asking the store.
-    #[arg(long)]
-    cached: Option<f64>,
-    /// How long a session may be idle, as in 2s, 5m, 1h.
-    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
-    idle_timeout: Duration,
-    /// How long a session may live.
-    #[arg(long, value_parser = humantime::parse_duration)]
-    max_lifetime: Option<Duration>,
-    /// How many sessions there may be.
-    #[arg(long, default_value = "100000")]
-    max_sessions: NonZeroU64,
-    /// How many sessions a principal may have.
-    #[arg(long)]
-    max_sessions_per_principal: Option<NonZeroU64>,
-    /// A bearer token and whose it is, as in TOKEN=PRINCIPAL. Repeatable. With it, a token is required.
-    #[arg(long, value_parser = token)]
-    auth: Vec<(String, Principal)>,
+    #[command(flatten)]
+    sessions: SessionOptions,
+    #[command(flatten)]
+    auth: AuthOptions,
     /// The port to administer sessions on. Loopback only, and without authentication.
     #[arg(long)]
     admin_port: Option<u16>,
@@ -105,43 +83,31 @@ struct Options {
     grace: Duration,
 }
 
-fn token(text: &str) -> Result<(String, Principal), String> {
-    let (token, principal) = text.split_once('=').ok_or("expected TOKEN=PRINCIPAL")?;
-    Ok((token.to_owned(), Principal::new(principal)))
-}
-
 #[tokio::main]
 pub(crate) async fn main() -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,rmcp=warn".into());
-    tracing_subscriber::fmt()
-        // This part of rmcp writes session ids into its logs, and an id is a secret.
-        .with_env_filter(
-            filter.add_directive("rmcp::transport::streamable_http_server=off".parse()?),
-        )
-        .with_writer(std::io::stderr)
-        .init();
+    write_log()?;
     let options = Options::parse();
-    let store = open(&options).await?;
-    let layer = layer(&options, store.clone());
+    let store = options.sessions.open_store().await?;
+    let layer = options.sessions.layer(store.clone());
+    let layer = layer.with_paths(["/mcp"]).with_initialize_params();
     let sessions = layer.sessions();
-    let hits = Hits::default();
+    // How many requests reached the MCP service.
+    let hits: Arc<AtomicU64> = Arc::default();
 
     if let Some(port) = options.admin_port {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
-        println!("http://{}/sessions", listener.local_addr()?);
-        let admin = admin(sessions.clone(), hits.clone());
-        tokio::spawn(async move { axum::serve(listener, admin).await });
+        let hits = Arc::clone(&hits);
+        let hits = async move || Json(json!({ "hits": hits.load(Relaxed) }));
+        serve_admin(port, admin(sessions.clone()).route("/hits", get(hits))).await?;
     }
 
-    let tokens: HashMap<_, _> = options.auth.into_iter().collect();
     let app = Router::new()
-        .route_service("/mcp", mcp(options.idle_timeout, store))
+        .route_service("/mcp", mcp(options.sessions.idle_timeout, store))
         .layer(map_request(move |request: Request| {
-            hits.0.fetch_add(1, Relaxed);
+            hits.fetch_add(1, Relaxed);
             std::future::ready(request)
         }))
         .layer(layer)
-        .layer(from_fn_with_state(Arc::new(tokens), authenticate))
+        .layer(from_fn_with_state(options.auth.tokens(), authenticate))
         .layer(TraceLayer::new_for_http());
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
@@ -149,173 +115,10 @@ pub(crate) async fn main() -> anyhow::Result<()> {
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
             asked_to_stop().await;
-            tracing::info!("shutting down");
             tokio::spawn(async move { sessions.shut_down(options.grace).await });
         })
         .await?;
     Ok(())
-}
-
-async fn open(options: &Options) -> anyhow::Result<BoxSessionStore> {
-    let url = options.store.as_str();
-    let store = match url.split_once("://").map_or(url, |(scheme, _)| scheme) {
-        "memory" => BoxSessionStore::new(MemoryStore::new()),
-        "sqlite" => {
-            let file = SqliteConnectOptions::from_str(url)?
-                .create_if_missing(true)
-                .journal_mode(SqliteJournalMode::Wal);
-            let store = SqliteStore::new(SqlitePoolOptions::new().connect_with(file).await?);
-            store.migrate().await?;
-            tokio::spawn(store.clone().keep_swept(SWEEP_EVERY));
-            BoxSessionStore::new(store)
-        }
-        "postgres" | "postgresql" => {
-            let pool = PgPoolOptions::new().acquire_timeout(Duration::from_secs(1));
-            let store = PostgresStore::new(pool.connect(url).await?);
-            store.migrate().await?;
-            tokio::spawn(store.clone().keep_swept(SWEEP_EVERY));
-            BoxSessionStore::new(store)
-        }
-        "redis" | "rediss" => BoxSessionStore::new(RedisStore::connect(url).await?),
-        _ => anyhow::bail!("unknown store: memory, sqlite://PATH, postgres://.. or redis://.."),
-    };
-    Ok(match options.cached {
-        Some(seconds) => {
-            let max_staleness = Duration::try_from_secs_f64(seconds)?;
-            BoxSessionStore::new(CachedStore::new(store, max_staleness))
-        }
-        None => store,
-    })
-}
-
-fn layer(options: &Options, store: BoxSessionStore) -> McpSessionLayer {
-    let mut layer = McpSessionLayer::new(store)
-        .with_paths(["/mcp"])
-        .with_principal(|parts| Ok(parts.extensions.get::<Principal>().cloned()))
-        .with_initialize_params()
-        .with_idle_timeout(options.idle_timeout)
-        .with_max_sessions(options.max_sessions);
-    if let Some(life) = options.max_lifetime {
-        layer = layer.with_max_lifetime(life);
-    }
-    if let Some(sessions) = options.max_sessions_per_principal {
-        layer = layer.with_max_sessions_per_principal(sessions);
-    }
-    layer
-}
-
-/// Says who the caller is, or answers 401. Outside the session layer, which asks whose session it is.
-async fn authenticate(
-    State(tokens): State<Arc<HashMap<String, Principal>>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    if tokens.is_empty() {
-        return next.run(request).await;
-    }
-    let token = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let Some(principal) = token.and_then(|token| tokens.get(token)).cloned() else {
-        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return (StatusCode::UNAUTHORIZED, challenge).into_response();
-    };
-    request.extensions_mut().insert(principal);
-    next.run(request).await
-}
-
-/// How many requests reached the MCP service.
-#[derive(Clone, Default)]
-struct Hits(Arc<AtomicU64>);
-
-fn admin(sessions: Sessions, hits: Hits) -> Router {
-    Router::new()
-        .route("/sessions", get(list))
-        .route("/sessions/{reference}", delete(end))
-        .route("/principals/{principal}", delete(end_of))
-        .route("/drain", post(drain))
-        .with_state(sessions)
-        .route(
-            "/hits",
-            get(async move || Json(json!({ "hits": hits.0.load(Relaxed) }))),
-        )
-}
-
-async fn list(State(sessions): State<Sessions>) -> Result<Json<Vec<Value>>, Failed> {
-    const PAGE: usize = 1000;
-    let mut rows = Vec::new();
-    let mut after = None;
-    loop {
-        let page = sessions.list(after.as_ref(), PAGE).await?;
-        rows.extend(page.iter().map(row));
-        match page.last() {
-            Some(last) if page.len() == PAGE => after = Some(last.reference),
-            _ => return Ok(Json(rows)),
-        }
-    }
-}
-
-fn row(listed: &SessionInfo) -> Value {
-    let record = &listed.record;
-    json!({
-        "reference": listed.reference.to_string(),
-        "principal": record.owner.principal.as_ref().map(Principal::as_str),
-        "client": record.client.as_ref().map(|client| format!("{} {}", client.name, client.version)),
-        "age_seconds": listed.age.as_secs_f64(),
-        "idle_left_seconds": listed.idle_left.as_secs_f64(),
-        "life_left_seconds": listed.life_left.map(|left| left.as_secs_f64()),
-    })
-}
-
-async fn end(
-    State(sessions): State<Sessions>,
-    Path(reference): Path<String>,
-) -> Result<StatusCode, Failed> {
-    let Ok(reference) = reference.parse::<SessionRef>() else {
-        return Ok(StatusCode::BAD_REQUEST);
-    };
-    Ok(match sessions.end(&reference).await? {
-        true => StatusCode::NO_CONTENT,
-        false => StatusCode::NOT_FOUND,
-    })
-}
-
-async fn end_of(
-    State(sessions): State<Sessions>,
-    Path(principal): Path<String>,
-) -> Result<Json<Value>, Failed> {
-    let ended = sessions.end_of(Some(&Principal::new(principal))).await?;
-    Ok(Json(json!({ "ended": ended })))
-}
-
-async fn drain(State(sessions): State<Sessions>) -> StatusCode {
-    sessions.drain();
-    StatusCode::NO_CONTENT
-}
-
-struct Failed(StoreError);
-
-impl From<StoreError> for Failed {
-    fn from(error: StoreError) -> Self {
-        Self(error)
-    }
-}
-
-impl IntoResponse for Failed {
-    fn into_response(self) -> Response {
-        tracing::error!(error = &self.0 as &dyn std::error::Error, "admin");
-        (StatusCode::SERVICE_UNAVAILABLE, self.0.to_string()).into_response()
-    }
-}
-
-async fn asked_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to");
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
 }
 
 fn mcp(
@@ -439,5 +242,4 @@ impl ServerHandler for Tools {
     }
 }
 
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const ABOUT: &str = "about://server";

@@ -1,0 +1,86 @@
+//! The flags of the session layer and its store.
+
+use std::{num::NonZeroU64, str::FromStr as _, time::Duration};
+
+use clap::Args;
+use mcp_session_layer::{
+    BoxSessionStore, CachedStore, McpSessionLayer, MemoryStore, PostgresStore, Principal,
+    RedisStore, SqliteStore,
+    sqlx::{
+        postgres::PgPoolOptions,
+        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
+    },
+};
+
+#[derive(Args)]
+pub(crate) struct SessionOptions {
+    /// Where sessions are kept: memory, sqlite://PATH, postgres://.. or redis://..
+    #[arg(long, default_value = "memory")]
+    store: String,
+    /// For how many seconds a node may trust its memory of a session instead of asking the store.
+    #[arg(long)]
+    cached: Option<f64>,
+    /// How long a session may be idle, as in 2s, 5m, 1h.
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    pub(crate) idle_timeout: Duration,
+    /// How long a session may live.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    max_lifetime: Option<Duration>,
+    /// How many sessions there may be.
+    #[arg(long, default_value = "100000")]
+    max_sessions: NonZeroU64,
+    /// How many sessions a principal may have.
+    #[arg(long)]
+    max_sessions_per_principal: Option<NonZeroU64>,
+}
+
+impl SessionOptions {
+    pub(crate) async fn open_store(&self) -> anyhow::Result<BoxSessionStore> {
+        let url = self.store.as_str();
+        let store = match url.split_once("://").map_or(url, |(scheme, _)| scheme) {
+            "memory" => BoxSessionStore::new(MemoryStore::new()),
+            "sqlite" => {
+                let file = SqliteConnectOptions::from_str(url)?
+                    .create_if_missing(true)
+                    .journal_mode(SqliteJournalMode::Wal);
+                let store = SqliteStore::new(SqlitePoolOptions::new().connect_with(file).await?);
+                store.migrate().await?;
+                tokio::spawn(store.clone().keep_swept(SWEEP_EVERY));
+                BoxSessionStore::new(store)
+            }
+            "postgres" | "postgresql" => {
+                let pool = PgPoolOptions::new().acquire_timeout(Duration::from_secs(1));
+                let store = PostgresStore::new(pool.connect(url).await?);
+                store.migrate().await?;
+                tokio::spawn(store.clone().keep_swept(SWEEP_EVERY));
+                BoxSessionStore::new(store)
+            }
+            "redis" | "rediss" => BoxSessionStore::new(RedisStore::connect(url).await?),
+            _ => anyhow::bail!("unknown store: memory, sqlite://PATH, postgres://.. or redis://.."),
+        };
+        Ok(match self.cached {
+            Some(seconds) => {
+                let max_staleness = Duration::try_from_secs_f64(seconds)?;
+                BoxSessionStore::new(CachedStore::new(store, max_staleness))
+            }
+            None => store,
+        })
+    }
+
+    /// Sessions belong to the principal whom [`authenticate`](super::auth::authenticate) found.
+    pub(crate) fn layer(&self, store: BoxSessionStore) -> McpSessionLayer {
+        let mut layer = McpSessionLayer::new(store)
+            .with_principal(|parts| Ok(parts.extensions.get::<Principal>().cloned()))
+            .with_idle_timeout(self.idle_timeout)
+            .with_max_sessions(self.max_sessions);
+        if let Some(life) = self.max_lifetime {
+            layer = layer.with_max_lifetime(life);
+        }
+        if let Some(sessions) = self.max_sessions_per_principal {
+            layer = layer.with_max_sessions_per_principal(sessions);
+        }
+        layer
+    }
+}
+
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
