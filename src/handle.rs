@@ -1,10 +1,14 @@
 //! A handle to the sessions of a layer, for the rest of the application.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use crate::{
     lifecycle::{Lifecycle, SessionEvents, shutdown, terminate},
-    protocol::SessionRef,
+    protocol::{SessionId, SessionRef},
     session::{Owner, Principal},
     store::{Directory, SessionFilter, SessionInfo, StoreError, StoreErrorKind},
 };
@@ -126,6 +130,45 @@ impl Sessions {
     /// Creates no session from now on, with 503, and serves everything else: for a node that is about to leave.
     pub fn drain(&self) {
         self.0.alive.drain();
+    }
+
+    /// Whether this node should get requests: it is not draining, and its store answers. For a health check; asks the store
+    /// each time, and waits for it as long as a request does
+    /// ([`with_store_timeout`](crate::McpSessionLayer::with_store_timeout)).
+    ///
+    /// A node without its store answers 503 where sessions are concerned, so it is better left out. Why the store cannot
+    /// be asked is in the log. For "is this process alive" answer without asking anybody: a store that is away is
+    /// nothing that a restart of the node would mend.
+    ///
+    /// ```
+    /// # use axum::{Router, extract::State, http::StatusCode, routing::get};
+    /// # use mcp_session_layer::Sessions;
+    /// async fn ready(State(sessions): State<Sessions>) -> StatusCode {
+    ///     match sessions.ready().await {
+    ///         true => StatusCode::OK,
+    ///         false => StatusCode::SERVICE_UNAVAILABLE,
+    ///     }
+    /// }
+    ///
+    /// # fn app(sessions: Sessions) -> Router {
+    /// Router::new().route("/ready", get(ready)).with_state(sessions)
+    /// # }
+    /// ```
+    pub async fn ready(&self) -> bool {
+        if self.0.alive.is_draining.load(Relaxed) {
+            return false;
+        }
+        // An id that nobody has, so that no memory of an earlier answer can stand in for the store.
+        match self.0.store.load(&SessionId::issue()).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "not ready: the store cannot be asked"
+                );
+                false
+            }
+        }
     }
 
     /// Drains, ends GET streams, lets the answers that are under way finish for `grace`, then ends what is left: streams

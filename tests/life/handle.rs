@@ -6,7 +6,7 @@ use mcp_session_layer::{
     McpSessionLayer, Principal, RejectionKind, SessionEvent, SessionEvents, Sessions,
     store::EndReason,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     inner::scripted,
@@ -16,7 +16,7 @@ use crate::{
         answers::{id_of, kind_of},
         requests::{as_user, delete, initialize, post},
         sessions::{owner, reference},
-        store::TestStore,
+        store::{AWAY, Fault, TestStore},
         time::{HOUR, MINUTE, SECOND, set_off},
     },
 };
@@ -297,4 +297,26 @@ async fn a_subscriber_that_does_not_listen_holds_nothing_up() {
         heard += 1;
     }
     assert_eq!(missed + heard, SESSIONS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_ready_while_its_store_answers_and_until_it_drains() {
+    let store = TestStore::default();
+    let sessions = Node::new(&store).layer.sessions();
+    assert!(sessions.ready().await);
+    for fault in [AWAY, Fault::Hangs] {
+        store.disturb(&["load"], fault);
+        let began = Instant::now();
+        assert!(!sessions.ready().await);
+        assert!(began.elapsed() <= 3 * SECOND, "a request's time at most");
+        store.recover();
+    }
+    assert!(sessions.ready().await);
+    sessions.drain();
+    assert!(!sessions.ready().await);
+    assert_eq!(
+        sessions.count().await.unwrap(),
+        0,
+        "nothing was left behind"
+    );
 }
