@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::body::{Body, Bytes};
@@ -13,6 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::coop::consume_budget,
+    time::timeout,
 };
 
 /// The bytes that all bodies together may take while they are looked at.
@@ -20,7 +22,7 @@ pub(crate) struct BodyBudget(Arc<Semaphore>);
 
 impl Default for BodyBudget {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(BUDGET)))
+        Self(Arc::new(Semaphore::new(BODY_BUDGET)))
     }
 }
 
@@ -31,6 +33,7 @@ pub(crate) struct Buffered {
     error: Option<axum::Error>,
     rest: Body,
     held: Option<OwnedSemaphorePermit>,
+    limit: usize,
 }
 
 /// How the reading of a body went.
@@ -40,6 +43,8 @@ pub(crate) enum ReadEnd {
     Complete,
     /// It is longer than the limit.
     TooLong,
+    /// It did not arrive in time.
+    TooSlow,
     /// It broke off.
     Broken,
     /// The budget that all bodies share is spent.
@@ -48,17 +53,28 @@ pub(crate) enum ReadEnd {
 
 impl Buffered {
     pub(crate) fn new(body: Body) -> Self {
+        Self::limited(body, DEFAULT_BODY_LIMIT)
+    }
+
+    /// As [`new`](Self::new), with a limit of so many bytes.
+    pub(crate) fn limited(body: Body, limit: usize) -> Self {
         Self {
             head: BytesMut::new(),
             error: None,
             rest: body,
             held: None,
+            limit,
         }
     }
 
-    /// Reads up to a limit. May be cancelled; what was read until then stays.
+    /// Reads up to a limit of bytes and time. Whatever comes of it, what was read is part of what is handed on.
     pub(crate) async fn read(&mut self, budget: &BodyBudget) -> ReadEnd {
-        if self.rest.size_hint().lower() > LIMIT as u64 {
+        let read = timeout(READ_TIME, self.read_on(budget)).await;
+        read.unwrap_or(ReadEnd::TooSlow)
+    }
+
+    async fn read_on(&mut self, budget: &BodyBudget) -> ReadEnd {
+        if self.rest.size_hint().lower() > self.limit as u64 {
             return ReadEnd::TooLong;
         }
         loop {
@@ -72,7 +88,7 @@ impl Buffered {
                 // Trailers say nothing that matters here, and no inner service of ours would read them.
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
             };
-            // Whatever comes of it: it has been taken out of the body, so it is part of what is handed on.
+            // First of all, for it has been taken out of the body.
             self.head.extend_from_slice(&data);
             let Ok(more) = Arc::clone(&budget.0).try_acquire_many_owned(data.len() as u32) else {
                 return ReadEnd::OverBudget;
@@ -81,7 +97,7 @@ impl Buffered {
                 Some(held) => held.merge(more),
                 none => *none = Some(more),
             }
-            if self.head.len() > LIMIT {
+            if self.head.len() > self.limit {
                 return ReadEnd::TooLong;
             }
             // A body that always has a frame ready, an empty one at that, must not keep others from running.
@@ -92,11 +108,6 @@ impl Buffered {
     /// What has been read.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.head
-    }
-
-    /// What has not been read.
-    pub(crate) fn into_rest(self) -> Body {
-        self.rest
     }
 
     /// The whole body again, byte for byte. What was read leaves the budget when it has been handed on.
@@ -150,10 +161,12 @@ impl HttpBody for Replayed {
     }
 }
 
-/// The longest body that is read in order to decide, in bytes.
-const LIMIT: usize = 64 << 10;
-/// In bytes.
-const BUDGET: usize = 16 << 20;
+/// The longest body that is read in order to decide, unless set, in bytes.
+pub(crate) const DEFAULT_BODY_LIMIT: usize = 64 << 10;
+/// What all bodies together may take, in bytes; so a limit beyond it means nothing.
+pub(crate) const BODY_BUDGET: usize = 16 << 20;
+/// How long a body may take to arrive that must be read to decide.
+const READ_TIME: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -211,14 +224,53 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_of_empty_frames_without_end_keeps_nobody_from_running() {
+    async fn what_came_of_a_slow_body_is_handed_on_with_the_rest() {
         let budget = BodyBudget::default();
-        let frames = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::new()));
+        let pieces = futures_util::stream::unfold(0, |nth| async move {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            (nth < 4).then(|| (Ok::<_, std::io::Error>(format!("{nth}")), nth + 1))
+        });
+        let mut body = Buffered::new(Body::from_stream(pieces));
+        let start = tokio::time::Instant::now();
+        assert_eq!(body.read(&budget).await, ReadEnd::TooSlow);
+        assert_eq!(start.elapsed(), Duration::from_secs(10));
+        assert_eq!(body.bytes(), b"01");
+        let whole = body.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(whole, "0123");
+    }
+
+    /// On a thread that others need too. Without an end of its own the test would hang if the reading did not yield.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_of_empty_frames_without_end_keeps_nobody_from_running() {
+        let others = tokio::spawn(async {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::advance(READ_TIME).await;
+        });
+        let budget = BodyBudget::default();
+        let polls = std::sync::atomic::AtomicUsize::new(0);
+        let polls = Arc::new(polls);
+        let counted = Arc::clone(&polls);
+        let frames = futures_util::stream::repeat_with(move || {
+            let polls = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            assert!(polls < 1_000_000, "nobody else runs");
+            Ok::<_, std::io::Error>(Bytes::new())
+        });
         let mut body = Buffered::new(Body::from_stream(frames));
-        let limit = std::time::Duration::from_millis(10);
-        let reading = body.read(&budget);
-        tokio::time::resume();
-        assert!(tokio::time::timeout(limit, reading).await.is_err());
+        assert_eq!(body.read(&budget).await, ReadEnd::TooSlow);
+        others.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_limit_can_be_set() {
+        let budget = BodyBudget::default();
+        for (limit, expected) in [(2, ReadEnd::TooLong), (3, ReadEnd::Complete)] {
+            let mut in_one = Buffered::limited(Body::from("abc"), limit);
+            assert_eq!(in_one.read(&budget).await, expected);
+            let mut in_pieces = Buffered::limited(in_pieces(&[b"ab", b"c"]), limit);
+            assert_eq!(in_pieces.read(&budget).await, expected);
+        }
     }
 
     #[tokio::test]

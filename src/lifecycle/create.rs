@@ -14,7 +14,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Response, request::Parts};
 use parking_lot::Mutex;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     Buffered, Lifecycle, ReadEnd, SessionEvent,
@@ -61,7 +61,6 @@ pub(crate) struct Creation {
     params: Option<InitializeParams>,
     /// The id to issue if the inner service issues none.
     spare_id: SessionId,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Creation {
@@ -85,7 +84,6 @@ impl Creation {
             route,
             owner,
             spare_id: SessionId::issue(),
-            _place: lifecycle.alive.background.begin()?,
             lifecycle: Arc::clone(lifecycle),
             params,
         };
@@ -159,6 +157,16 @@ impl Creation {
         }
     }
 
+    /// Refuses what the inner service has answered already. The session that it opened, if any, is ended there.
+    pub(crate) fn abandon(
+        &self,
+        mut response: Response<Body>,
+        kind: RejectionKind,
+    ) -> Response<Body> {
+        self.strip(&mut response);
+        self.refuse(kind)
+    }
+
     fn session(&mut self, id: SessionId, issuer: Issuer) -> Session {
         let params = self.params.take().unwrap_or_default();
         let record = SessionRecord {
@@ -184,7 +192,7 @@ impl Creation {
         let answer = match body.read(&self.lifecycle.alive.body_budget).await {
             ReadEnd::Complete => Answer::read(body.bytes()),
             // Errors are short.
-            ReadEnd::TooLong | ReadEnd::OverBudget => Answer::Result,
+            ReadEnd::TooLong | ReadEnd::TooSlow | ReadEnd::OverBudget => Answer::Result,
             ReadEnd::Broken => Answer::Broken,
         };
         *response.body_mut() = body.into_body();

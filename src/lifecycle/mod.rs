@@ -14,7 +14,7 @@ pub(crate) use self::{
     answer::Answered,
     background::Background,
     bounded_store::BoundedStore,
-    buffered::{Buffered, ReadEnd},
+    buffered::{BODY_BUDGET, Buffered, ReadEnd},
     create::{Creation, InitializeParams},
     settings::Settings,
 };

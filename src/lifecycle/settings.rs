@@ -5,6 +5,7 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 use axum::{BoxError, extract::OriginalUri};
 use http::request::Parts;
 
+use super::buffered::DEFAULT_BODY_LIMIT;
 use crate::{
     protocol::{RejectionKind, paths::GuardedPaths, rejection::Renderer, request::Rules},
     session::{Owner, Principal, Scope, Upstream},
@@ -15,6 +16,8 @@ use crate::{
 pub(crate) struct Settings {
     pub(crate) paths: GuardedPaths,
     pub(crate) rules: Rules,
+    /// The longest request body that is read in order to decide, in bytes.
+    pub(crate) body_limit: usize,
     /// Which revisions the inner service speaks, for a client that asks for another one.
     pub(crate) supported: Arc<[String]>,
     /// The owner of sessions without a principal.
@@ -109,6 +112,7 @@ impl Default for Settings {
         Self {
             paths: GuardedPaths::default(),
             rules: Rules::default(),
+            body_limit: DEFAULT_BODY_LIMIT,
             supported: Arc::default(),
             anonymous: Owner {
                 scope: Scope::default(),

@@ -11,6 +11,8 @@ pub(crate) static SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-
 pub(crate) static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 /// Asks for the rest of a stream; bound to a session, so it goes where the session id goes.
 pub(crate) static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Repeats the method of a message (2026-07-28, Streamable HTTP).
+static METHOD: HeaderName = HeaderName::from_static("mcp-method");
 
 /// What a request's head says to this layer.
 #[derive(Debug, Default)]
@@ -19,6 +21,8 @@ pub(crate) struct Head<'r> {
     pub(crate) version: Lines<'r>,
     pub(crate) host: Option<&'r HeaderValue>,
     pub(crate) has_last_event_id: bool,
+    /// Whether a line names `initialize` as the method.
+    pub(crate) is_initialize: bool,
 }
 
 /// The lines of a header that should have one at most.
@@ -57,6 +61,7 @@ impl<'r> Head<'r> {
             let name = name.as_str();
             match name.len() {
                 4 if name == "host" => head.host = head.host.or(Some(value)),
+                10 if name == METHOD.as_str() => head.is_initialize |= value == "initialize",
                 13 if name == LAST_EVENT_ID.as_str() => head.has_last_event_id = true,
                 14 if name == SESSION_ID.as_str() => {
                     value.set_sensitive(true);
@@ -141,5 +146,23 @@ mod tests {
         assert!(matches!(head.version, Lines::One(_)));
         assert_eq!(head.host.unwrap(), "x");
         assert!(head.has_last_event_id);
+        assert!(!head.is_initialize);
+    }
+
+    #[test]
+    fn the_method_is_found_on_any_line() {
+        let is_initialize = |methods: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for method in methods {
+                headers.append(&METHOD, HeaderValue::from_static(method));
+            }
+            Head::read(&mut headers).is_initialize
+        };
+        assert!(is_initialize(&["initialize"]));
+        assert!(is_initialize(&["initialize", "tools/list"]));
+        assert!(is_initialize(&["tools/list", "initialize"]));
+        assert!(!is_initialize(&["tools/list"]));
+        assert!(!is_initialize(&["Initialize"]));
+        assert!(!is_initialize(&["initialize, tools/list"]));
     }
 }

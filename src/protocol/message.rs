@@ -1,14 +1,11 @@
 //! What a JSON-RPC body says, as far as sessions depend on it.
 
-use std::fmt;
+use std::collections::HashMap;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Era;
+use super::json;
 
 /// What a client calls itself (`clientInfo` of `initialize`). Chosen by the client: never trust it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -20,8 +17,6 @@ pub struct ClientInfo {
 }
 
 /// A JSON object that is a JSON-RPC request or notification: its members as raw JSON.
-///
-/// An object with a key twice is not one: another parser might take the other value.
 pub(crate) struct Message<'a> {
     method: String,
     id: Option<&'a RawValue>,
@@ -29,13 +24,24 @@ pub(crate) struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads a body. `None` for what is not a single message with a method: batches, responses, other JSON, no JSON.
-    pub(crate) fn read(body: &'a [u8]) -> Option<Self> {
-        let members = Members::read(body)?;
+    /// Reads a body. `None` for JSON that is not a single message with a method: batches, responses, anything else.
+    ///
+    /// # Errors
+    ///
+    /// Why the body is not JSON. What one parser refuses another might take for something else, so it is read as a strict
+    /// one reads it (serde_json's), and a key twice, at whatever depth, counts as an error: of two values another parser
+    /// might take the other one.
+    pub(crate) fn read(body: &'a [u8]) -> Result<Option<Self>, String> {
+        json::check(body)?;
+        Ok(Self::of(body))
+    }
+
+    fn of(body: &'a [u8]) -> Option<Self> {
+        let members = members(body)?;
         Some(Self {
             method: serde_json::from_str(members.get("method")?.get()).ok()?,
-            id: members.get("id").filter(is_request_id),
-            params: members.get("params"),
+            id: members.get("id").copied().filter(is_request_id),
+            params: members.get("params").copied(),
         })
     }
 
@@ -49,16 +55,14 @@ impl<'a> Message<'a> {
         self.method == "initialize" && self.id.is_some()
     }
 
-    /// Whether the message itself claims a revision without sessions (2026-07-28, versioning): then the inner
-    /// service must judge it, whatever the headers said.
-    pub(crate) fn is_modern(&self) -> bool {
-        let version = || {
-            let params = Members::read(self.params?.get().as_bytes())?;
-            let meta = Members::read(params.get("_meta")?.get().as_bytes())?;
-            let version = meta.get("io.modelcontextprotocol/protocolVersion")?;
-            serde_json::from_str::<String>(version.get()).ok()
-        };
-        version().is_some_and(|version| Era::of_version(version.as_bytes()) == Era::Modern)
+    /// The protocol version that the message itself claims (2026-07-28, versioning). Only clients without sessions do so,
+    /// whatever version they name, and the inner service owes them an answer. What is not a string is answered as JSON.
+    pub(crate) fn claimed_version(&self) -> Option<String> {
+        let params = members(self.params?.get().as_bytes())?;
+        let meta = members(params.get("_meta")?.get().as_bytes())?;
+        let version = meta.get("io.modelcontextprotocol/protocolVersion")?.get();
+        let text = serde_json::from_str(version);
+        Some(clipped(text.unwrap_or_else(|_| version.to_owned())))
     }
 
     /// The `params`, as they were sent.
@@ -120,10 +124,10 @@ pub(crate) enum Answer {
 impl Answer {
     /// Reads a body.
     pub(crate) fn read(body: &[u8]) -> Self {
-        let Some(members) = Members::read(body) else {
+        let Some(members) = members(body) else {
             return Self::Other;
         };
-        let named = members.get("id").is_some_and(|id| is_request_id(&id));
+        let named = members.get("id").is_some_and(is_request_id);
         match (members.get("result"), members.get("error")) {
             (Some(_), None) if named => Self::Result,
             (None, Some(_)) if named => Self::Error,
@@ -139,137 +143,12 @@ fn is_request_id(id: &&RawValue) -> bool {
         .starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit())
 }
 
-/// The members of a JSON object, each key once.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'a> Members<'a> {
-    fn read(json: &'a [u8]) -> Option<Self> {
-        serde_json::from_slice(json).ok()
-    }
-
-    fn get(&self, key: &str) -> Option<&'a RawValue> {
-        let member = self.0.iter().find(|(name, _)| name == key)?;
-        Some(member.1)
-    }
+/// The members of a JSON object.
+fn members(json: &[u8]) -> Option<HashMap<String, &RawValue>> {
+    serde_json::from_slice(json).ok()
 }
 
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object with at most 64 members, each key once")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some((key, value)) = map.next_entry::<String, &RawValue>()? {
-                    // The search is quadratic, so the number is bounded. JSON-RPC has four members.
-                    if members.len() == MAX_MEMBERS || members.iter().any(|(name, _)| *name == key)
-                    {
-                        return Err(serde::de::Error::custom("too many members, or one twice"));
-                    }
-                    members.push((key, value));
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Object)
-    }
-}
-
-const MAX_MEMBERS: usize = 64;
 const MAX_KEPT: usize = 256;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_an_initialize_request() {
-        let yes = [
-            r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#,
-            r#" {"method":"initialize","id":"x"} "#,
-            r#"{"method":"initialize","id":-1.5}"#,
-            // Another spelling of the same string is the same string.
-            r#"{"\u006dethod":"initi\u0061lize","id":1}"#,
-        ];
-        let no = [
-            "",
-            "{",
-            "null",
-            r#"{"method":"initialize"}"#,
-            r#"{"method":"initialize","id":null}"#,
-            r#"{"method":"initialize","id":true}"#,
-            r#"{"method":"initialize","id":[1]}"#,
-            r#"{"method":"Initialize","id":1}"#,
-            r#"{"method":["initialize"],"id":1}"#,
-            r#"{"method":"ping","params":{"method":"initialize"},"id":1}"#,
-            r#"[{"method":"initialize","id":1}]"#,
-            r#"{"method":"initialize","method":"ping","id":1}"#,
-            r#"{"method":"initialize","m\u0065thod":"ping","id":1}"#,
-            r#"{"method":"initialize","id":1,"x":1,"x":2}"#,
-            r#"{"method":"initialize","id":1} {}"#,
-        ];
-        let is = |body: &str| Message::read(body.as_bytes()).is_some_and(|m| m.is_initialize());
-        for body in yes {
-            assert!(is(body), "{body}");
-        }
-        for body in no {
-            assert!(!is(body), "{body}");
-        }
-    }
-
-    #[test]
-    fn a_request_id_is_given_back_as_it_was_sent() {
-        for id in [
-            "1",
-            "-0.50e3",
-            r#""a\u0041""#,
-            "123456789012345678901234567890",
-        ] {
-            let body = format!(r#"{{"method":"ping","id":{id}}}"#);
-            let message = Message::read(body.as_bytes()).unwrap();
-            assert_eq!(message.request_id().unwrap().get(), id);
-        }
-    }
-
-    #[test]
-    fn a_message_can_claim_a_revision_without_sessions() {
-        let with = |version: &str| {
-            let body = format!(
-                r#"{{"method":"ping","id":1,"params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":{version}}}}}}}"#
-            );
-            Message::read(body.as_bytes()).unwrap().is_modern()
-        };
-        assert!(with(r#""2026-07-28""#));
-        assert!(with(r#""2030-01-01""#));
-        assert!(!with(r#""2025-11-25""#));
-        assert!(!with(r#""banana""#));
-        assert!(!with("20260728"));
-    }
-
-    #[test]
-    fn what_an_answer_is() {
-        let table = [
-            (r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, Answer::Result),
-            (r#"{"jsonrpc":"2.0","id":1,"error":{}}"#, Answer::Error),
-            (r#"{"jsonrpc":"2.0","error":{}}"#, Answer::AnonymousError),
-            (
-                r#"{"jsonrpc":"2.0","id":null,"error":{}}"#,
-                Answer::AnonymousError,
-            ),
-            (r#"{"id":1,"result":{},"error":{}}"#, Answer::Other),
-            (r#"{"result":{}}"#, Answer::Other),
-            ("Not Found", Answer::Other),
-            ("", Answer::Other),
-        ];
-        for (body, expected) in table {
-            assert_eq!(Answer::read(body.as_bytes()), expected, "{body}");
-        }
-    }
-}
+mod tests;

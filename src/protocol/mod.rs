@@ -6,6 +6,7 @@ mod entries;
 mod era;
 mod headers;
 mod id;
+mod json;
 pub(crate) mod message;
 pub(crate) mod paths;
 mod readings;

@@ -53,7 +53,7 @@ mod tests;
 pub struct Rejection {
     kind: RejectionKind,
     request_id: Option<Box<RawValue>>,
-    versions: Option<Box<Versions>>,
+    detail: Option<Box<Detail>>,
 }
 
 impl Rejection {
@@ -61,25 +61,43 @@ impl Rejection {
         Self {
             kind,
             request_id: None,
-            versions: None,
+            detail: None,
         }
     }
 
     /// Of a request that claims a revision which the inner service does not speak.
-    pub(crate) fn unsupported_version<V: AsRef<str>>(
-        requested: &HeaderValue,
-        supported: &[V],
-    ) -> Self {
-        let versions = Versions {
-            requested: String::from_utf8_lossy(requested.as_bytes()).into_owned(),
-            supported: supported
-                .iter()
-                .map(|version| version.as_ref().to_owned())
-                .collect(),
-        };
+    pub(crate) fn unsupported_version<V: AsRef<str>>(requested: String, supported: &[V]) -> Self {
+        let supported = supported.iter().map(|version| version.as_ref().to_owned());
         Self {
-            versions: Some(Box::new(versions)),
+            detail: Some(Box::new(Detail::Versions {
+                requested,
+                supported: supported.collect(),
+            })),
             ..Self::new(RejectionKind::UnsupportedProtocolVersion)
+        }
+    }
+
+    /// Of a POST without a session id whose body is longer than so many bytes.
+    pub(crate) fn body_too_large(limit: usize) -> Self {
+        Self::with_text(
+            RejectionKind::BodyTooLarge,
+            format!(
+                "Request body too large: the Mcp-Session-Id header is missing, and without it only an initialize \
+                 request of at most {limit} bytes is accepted"
+            ),
+        )
+    }
+
+    /// Of a POST without a session id, and why its body is not JSON.
+    pub(crate) fn body_not_json(why: &str) -> Self {
+        let text = format!("{}: {why}", RejectionKind::BodyNotJson.text());
+        Self::with_text(RejectionKind::BodyNotJson, text)
+    }
+
+    fn with_text(kind: RejectionKind, text: String) -> Self {
+        Self {
+            detail: Some(Box::new(Detail::Text(text))),
+            ..Self::new(kind)
         }
     }
 
@@ -122,17 +140,23 @@ impl Rejection {
 
     /// The protocol revision that the refused request claims, if that is why it was refused.
     pub fn requested_version(&self) -> Option<&str> {
-        self.versions
-            .as_deref()
-            .map(|versions| &*versions.requested)
+        self.versions().map(|(requested, _)| requested)
     }
 
     /// The protocol revisions that it could have claimed; empty unless its revision is why it was
     /// refused.
     pub fn supported_versions(&self) -> &[String] {
-        self.versions
-            .as_deref()
-            .map_or(&[], |versions| &versions.supported)
+        self.versions().map_or(&[], |(_, supported)| supported)
+    }
+
+    fn versions(&self) -> Option<(&str, &[String])> {
+        match self.detail.as_deref()? {
+            Detail::Versions {
+                requested,
+                supported,
+            } => Some((requested, supported)),
+            Detail::Text(_) => None,
+        }
     }
 
     /// The default rendering, for a custom one that wants to differ here and there only.
@@ -145,12 +169,7 @@ impl Rejection {
 
     /// `headers` is empty; whatever memory it has is put to use.
     fn render(&self, headers: HeaderMap) -> Response<Body> {
-        match (
-            self.kind,
-            self.status(),
-            self.request_id(),
-            self.versions.as_deref(),
-        ) {
+        match (self.kind, self.status(), self.request_id(), self.versions()) {
             (_, StatusCode::NOT_FOUND, ..) => {
                 self.response(headers, JSON, Body::from(SESSION_NOT_FOUND))
             }
@@ -159,11 +178,16 @@ impl Rejection {
                     r#"{"code":-32600,"message":"Bad Request: Mcp-Session-Id header is required"}"#;
                 self.response(headers, JSON, json_rpc_error(id, error))
             }
-            (RejectionKind::UnsupportedProtocolVersion, _, Some(id), Some(versions)) => {
+            (
+                RejectionKind::UnsupportedProtocolVersion,
+                _,
+                Some(id),
+                Some((requested, supported)),
+            ) => {
                 let error = serde_json::json!({
                     "code": -32022,
                     "message": "Unsupported protocol version",
-                    "data": { "supported": versions.supported, "requested": versions.requested },
+                    "data": { "supported": supported, "requested": requested },
                 });
                 self.response(headers, JSON, json_rpc_error(id, &error.to_string()))
             }
@@ -171,14 +195,21 @@ impl Rejection {
             // that speaks both eras takes any other 400 for "only legacy revisions here"
             // (2026-07-28, versioning) and goes on with `initialize`. The error itself says "no
             // version in common" to one that probes for modern revisions alone: rmcp 3.9 gives up.
-            (RejectionKind::UnsupportedProtocolVersion, _, None, Some(versions)) => {
+            (RejectionKind::UnsupportedProtocolVersion, _, None, Some((_, supported))) => {
                 let text = format!(
                     "Unsupported protocol version, supported: {}",
-                    versions.supported.join(", ")
+                    supported.join(", ")
                 );
                 self.response(headers, TEXT, Body::from(text))
             }
-            _ => self.response(headers, TEXT, Body::from(self.kind.text())),
+            _ => self.response(headers, TEXT, self.text()),
+        }
+    }
+
+    fn text(&self) -> Body {
+        match self.detail.as_deref() {
+            Some(Detail::Text(text)) => Body::from(text.clone()),
+            _ => Body::from(self.kind.text()),
         }
     }
 
@@ -259,11 +290,16 @@ fn json_rpc_error(id: &str, error: &str) -> Body {
     Body::from(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#))
 }
 
-/// What was asked for and what there is, of protocol revisions.
+/// What a refusal says beyond its kind.
 #[derive(Clone, Debug)]
-struct Versions {
-    requested: String,
-    supported: Vec<String>,
+enum Detail {
+    /// What was asked for and what there is, of protocol revisions.
+    Versions {
+        requested: String,
+        supported: Vec<String>,
+    },
+    /// In place of the kind's text.
+    Text(String),
 }
 
 /// When a 503 is worth another try.

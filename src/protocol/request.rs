@@ -13,17 +13,11 @@ use super::{Era, Head, Lines, RejectionKind, id::is_well_formed};
 /// came from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum RequestKind<'r> {
-    /// Goes inward without its session id header, which is absent, empty, or on a preflight.
+    /// Goes inward without session id and `Last-Event-ID`, whatever they hold.
     Pass,
-    /// Of a revision without sessions: goes inward without session id and `Last-Event-ID`,
-    /// whatever they hold.
-    PassModern,
-    /// A legacy POST without an id where sessions are required: its body says whether a session is
-    /// to be created.
-    MaybeInitialize,
-    /// A legacy POST without an id where sessions are not required: goes inward unread, without its
-    /// session id header. An id in its answer makes a session.
-    PassMaybeInitialize,
+    /// Has to be read, for its body may be a request that opens a session; and what becomes of it if
+    /// it does not.
+    MaybeInitialize(Otherwise),
     /// Goes inward if the store holds this id live for the caller. The id is well-formed.
     Session(&'r HeaderValue),
     /// As [`Session`](Self::Session), and asks for the session's end.
@@ -49,13 +43,18 @@ impl<'r> RequestKind<'r> {
             Lines::Many => return Self::Refuse(RejectionKind::DuplicateVersionHeader),
         };
         let era = Era::of(version);
+        let is_post = method == Method::POST;
         match (era, rules.revisions, version) {
             (Era::Modern | Era::Unknown, Revisions::LegacyOnly, Some(version)) => {
                 return Self::RefuseVersion(version);
             }
+            // Whatever the version, `initialize` asks for a session (2026-07-28, versioning).
+            (Era::Modern, ..) if is_post && head.is_initialize => {
+                return Self::MaybeInitialize(Otherwise::Pass);
+            }
             // "ignore it" (2026-07-28, Earlier Streamable HTTP Revisions): neither looked up nor
             // counted.
-            (Era::Modern, ..) => return Self::PassModern,
+            (Era::Modern, ..) => return Self::Pass,
             _ => {}
         }
         let id = match head.id {
@@ -69,16 +68,28 @@ impl<'r> RequestKind<'r> {
             Some(id) => Self::Session(id),
             // The inner service owes it a 400 with the versions that it speaks.
             None if era == Era::Unknown => Self::Pass,
-            None => match (method == Method::POST, rules.session) {
-                (true, SessionNeed::Required) => Self::MaybeInitialize,
-                (true, SessionNeed::Optional) => Self::PassMaybeInitialize,
+            None => match rules.session {
+                SessionNeed::Required if is_post => Self::MaybeInitialize(Otherwise::Refuse),
+                SessionNeed::Optional if is_post => Self::MaybeInitialize(Otherwise::Adopt),
+                SessionNeed::Optional => Self::Pass,
+                SessionNeed::Required if rules.passes_get && method == Method::GET => Self::Pass,
                 // "SHOULD respond to requests without an MCP-Session-Id header (other than
                 // initialization) with HTTP 400" (2025-11-25, transports, Session Management).
-                (false, SessionNeed::Required) => Self::Refuse(RejectionKind::MissingSession),
-                (false, SessionNeed::Optional) => Self::Pass,
+                SessionNeed::Required => Self::Refuse(RejectionKind::MissingSession),
             },
         }
     }
+}
+
+/// What becomes of a POST without a session that was read and does not open one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Otherwise {
+    /// It is refused: it needs a session.
+    Refuse,
+    /// It goes inward; an id in its answer makes a session.
+    Adopt,
+    /// It goes inward as a request of a revision without sessions.
+    Pass,
 }
 
 /// The settings that decide here.
@@ -86,6 +97,8 @@ impl<'r> RequestKind<'r> {
 pub(crate) struct Rules {
     pub(crate) revisions: Revisions,
     pub(crate) session: SessionNeed,
+    /// Whether a GET without an id goes inward: it opens a stream of the transport of 2024-11-05.
+    pub(crate) passes_get: bool,
 }
 
 /// Which revisions the inner service speaks.

@@ -10,7 +10,7 @@ use tower::{BoxError, Layer, Service};
 use super::{McpSessionService, upstream};
 use crate::{
     handle::Sessions,
-    lifecycle::{Lifecycle, Settings},
+    lifecycle::{BODY_BUDGET, Lifecycle, Settings},
     protocol::{
         Rejection,
         paths::GuardedPaths,
@@ -152,16 +152,49 @@ impl McpSessionLayer {
         self.with(|settings| settings.evicts = true)
     }
 
-    /// Lets legacy requests without a session id pass, for an inner service that can do without sessions. Nothing is
-    /// read, and only ids that the inner service issues make sessions. Default: they are answered with 400.
+    /// Lets legacy requests without a session id pass, for an inner service that can do without sessions. Default: all but
+    /// `initialize` are answered with 400.
+    ///
+    /// A POST without an id is read all the same, for an `initialize` request creates a session as ever. Every other one goes
+    /// on byte for byte, also if it could not be read, and ends when its client hangs up. If its answer has a session id,
+    /// that makes a session too.
     #[must_use]
     pub fn with_optional_sessions(self) -> Self {
         self.with(|settings| settings.rules.session = SessionNeed::Optional)
     }
 
+    /// Lets a GET without a session id pass, for an inner service that still offers the transport of 2024-11-05 (HTTP+SSE)
+    /// on the same path. Default: it is answered with 400.
+    ///
+    /// Such a GET opens a stream that names another endpoint, to which the client posts its messages without a session id.
+    /// That endpoint must not be guarded: see [`GuardedPaths::except`].
+    #[must_use]
+    pub fn with_get_without_session(self) -> Self {
+        self.with(|settings| settings.rules.passes_get = true)
+    }
+
+    /// How many bytes of a POST without a session id are read to see whether it is an `initialize` request. Default: 64 KiB;
+    /// at most 16 MiB, which is what all bodies that are being read may take together.
+    ///
+    /// A longer one is answered with 413, or passes where sessions are optional. Raise it for clients that send icons as data
+    /// in their `initialize`. The default is many times what an `initialize` without such data needs; the higher the limit,
+    /// the fewer strangers it takes to keep the 16 MiB occupied, and everybody who comes without a session is answered with
+    /// 503 meanwhile.
+    ///
+    /// # What is an `initialize` request
+    ///
+    /// What a strict parser (serde_json) reads as one JSON object with the method `initialize` and an `id` that is a string
+    /// or a number. A number out of range, half a surrogate pair, brackets nested too deep, a byte order mark, a key twice at
+    /// whatever depth: none of this ever creates a session, for two readers could see two requests in it.
+    #[must_use]
+    pub fn with_body_limit(self, bytes: usize) -> Self {
+        self.with(|settings| settings.body_limit = bytes.min(BODY_BUDGET))
+    }
+
     /// Refuses every protocol revision but those with sessions, for an inner service that does not look at
-    /// `MCP-Protocol-Version` itself. `supported` is what the refusal names. Default: what this layer does not know is
-    /// the inner service's to judge.
+    /// `MCP-Protocol-Version` itself; and, without a session id, every message that claims a version by itself (2026-07-28,
+    /// `_meta`), whatever version that is, for only clients without sessions do. `supported` is what the refusal names.
+    /// Default: what this layer does not know is the inner service's to judge.
     ///
     /// The refusal of a JSON-RPC request is an `UnsupportedProtocolVersionError` (2026-07-28, versioning). Clients that
     /// speak both eras then fall back to `initialize`, if they are willing to speak one of `supported`.

@@ -110,23 +110,17 @@ where
             }
             RequestKind::Pass => {
                 let has_id = !matches!(head.id, Lines::None);
-                let digest = digest();
-                self.pass(has_id, false, digest, parts, body)
-            }
-            RequestKind::PassModern => {
-                let has_id = !matches!(head.id, Lines::None);
                 let has_last_event_id = head.has_last_event_id;
                 let digest = digest();
                 self.pass(has_id, has_last_event_id, digest, parts, body)
             }
-            RequestKind::MaybeInitialize => self.wait(parts, body, Call::read_and_initialize),
-            RequestKind::PassMaybeInitialize => {
-                self.wait(parts, body, |call| call.initialize(None))
+            RequestKind::MaybeInitialize(otherwise) => {
+                self.wait(parts, body, |call| call.read_and_serve(otherwise))
             }
             RequestKind::Refuse(kind) => self.refuse(kind, &mut parts, body),
             RequestKind::RefuseVersion(version) => {
-                let supported = &settings.supported;
-                let rejection = Rejection::unsupported_version(version, supported);
+                let version = String::from_utf8_lossy(version.as_bytes()).into_owned();
+                let rejection = Rejection::unsupported_version(version, &settings.supported);
                 self.wait(parts, body, |call| call.refuse_version(rejection))
             }
         }

@@ -1,22 +1,23 @@
 //! Requests that have to wait before they go inward: for a body, for the store, for their turn.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
 use axum::body::{Body, Bytes};
 use http::{Method, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
-use tokio::time::timeout;
 use tower::{BoxError, Service};
 
 use crate::{
     lifecycle::{
-        Buffered, Creation, InitializeParams, Lifecycle, ReadEnd,
+        Buffered, Creation, InitializeParams, Lifecycle, ReadEnd, Settings,
         answer::{answer_on_session, answer_without_session, strip_to_own},
         background,
         terminate::{terminate, terminate_as_inner},
     },
     protocol::{
-        Head, LAST_EVENT_ID, Rejection, RejectionKind, SESSION_ID, SessionId, message::Message,
+        AnswerHead, Head, LAST_EVENT_ID, Rejection, RejectionKind, SESSION_ID, SessionId,
+        message::Message,
+        request::{Otherwise, Revisions},
     },
     session::{InFlight, Owner, Route, StreamKind, Upstream},
     store::StoreErrorKind,
@@ -60,51 +61,104 @@ where
 }
 
 impl<S: Inner> Call<S> {
-    /// Serves a legacy POST without a session id, which has to be read: only `initialize` may come without one.
-    pub(super) async fn read_and_initialize(mut self) -> Result<Response<Body>, S::Failure> {
-        let body = match self.read().await {
-            Ok(body) => body,
-            Err(kind) => return Ok(self.refuse(kind)),
+    /// Serves a POST without a session, which has to be read: it may be an `initialize` request.
+    pub(super) async fn read_and_serve(
+        mut self,
+        otherwise: Otherwise,
+    ) -> Result<Response<Body>, S::Failure> {
+        let body = match (self.read().await, otherwise) {
+            (Ok(body), _) => body,
+            (Err(rejection), Otherwise::Refuse) => return Ok(self.refuse_with(rejection)),
+            // Nobody but the inner service can tell what it is.
+            (Err(_), Otherwise::Adopt | Otherwise::Pass) => return self.adopt().await,
         };
-        let params = match Message::read(body.bytes()) {
-            Some(message) if message.is_modern() => None,
-            Some(message) if message.is_initialize() => {
-                let keeps_raw = self.lifecycle.settings.keeps_params;
-                Some(InitializeParams::of(&message, keeps_raw))
-            }
-            other => {
-                let rejection = Rejection::new(RejectionKind::MissingSession);
-                let rejection = rejection.with_id_of(other.as_ref());
-                return Ok(self.refuse_with(rejection));
-            }
-        };
+        let next = self.judge(body.bytes(), otherwise);
         self.body = body.into_body();
-        match params {
-            Some(params) => self.initialize(Some(params)).await,
-            None => {
-                self.parts.headers.remove(&LAST_EVENT_ID);
-                self.pass().await
-            }
+        match next {
+            Next::Initialize(params) => self.initialize(params).await,
+            Next::Adopt => self.adopt().await,
+            Next::Pass => self.pass().await,
+            Next::Refuse(rejection) => Ok(self.refuse_with(rejection)),
         }
     }
 
-    /// Calls the inner service with a request whose answer may open a session, and runs both to their end although the
-    /// client hangs up: what the inner service has begun must be recorded.
-    pub(super) async fn initialize(
-        mut self,
-        params: Option<InitializeParams>,
-    ) -> Result<Response<Body>, S::Failure> {
-        self.parts.headers.remove(&SESSION_ID);
+    fn judge(&self, body: &[u8], otherwise: Otherwise) -> Next {
+        let Settings {
+            rules,
+            supported,
+            keeps_params,
+            ..
+        } = &self.lifecycle.settings;
+        let message = Message::read(body);
+        if let Ok(Some(message)) = &message {
+            match message.claimed_version() {
+                Some(version) if rules.revisions == Revisions::LegacyOnly => {
+                    let rejection = Rejection::unsupported_version(version, supported);
+                    return Next::Refuse(rejection.with_id_of(Some(message)));
+                }
+                Some(_) => return Next::Pass,
+                None if message.is_initialize() => {
+                    return Next::Initialize(InitializeParams::of(message, *keeps_params));
+                }
+                None => {}
+            }
+        }
+        match (otherwise, message) {
+            (Otherwise::Adopt, _) => Next::Adopt,
+            (Otherwise::Pass, _) => Next::Pass,
+            (Otherwise::Refuse, Ok(message)) => {
+                let rejection = Rejection::new(RejectionKind::MissingSession);
+                Next::Refuse(rejection.with_id_of(message.as_ref()))
+            }
+            (Otherwise::Refuse, Err(why)) => Next::Refuse(Rejection::body_not_json(&why)),
+        }
+    }
+
+    /// Creates a session, and runs the inner service's answer and its recording to their end although the client hangs up:
+    /// what the inner service has begun must be recorded.
+    async fn initialize(mut self, params: InitializeParams) -> Result<Response<Body>, S::Failure> {
+        self.strip();
+        let lifecycle = Arc::clone(&self.lifecycle);
+        let place = match lifecycle.alive.background.begin() {
+            Ok(place) => place,
+            Err(kind) => return Ok(self.refuse(kind)),
+        };
         let route = self.route();
-        let creation = Creation::begin(&self.lifecycle, &self.parts, route, params).await;
+        let creation = Creation::begin(&lifecycle, &self.parts, route, Some(params)).await;
         let creation = match creation {
             Ok(creation) => creation,
             Err(kind) => return Ok(self.refuse(kind)),
         };
-        let lifecycle = Arc::clone(&self.lifecycle);
         let work = async move {
+            let _place = place;
             let request = Request::from_parts(self.parts, self.body);
             let response = self.inner.send(request).await?;
+            Ok(creation.record(response).await)
+        };
+        run_to_its_end(lifecycle, work).await
+    }
+
+    /// Lets a request through that is no `initialize` as far as is known, and ends with its client. If the answer has a
+    /// session id all the same, the session is created, whether the client still listens or not.
+    async fn adopt(mut self) -> Result<Response<Body>, S::Failure> {
+        self.strip();
+        let lifecycle = Arc::clone(&self.lifecycle);
+        let route = self.route();
+        let creation = match Creation::begin(&lifecycle, &self.parts, route, None).await {
+            Ok(creation) => creation,
+            Err(kind) => return Ok(self.refuse(kind)),
+        };
+        let request = Request::from_parts(self.parts, self.body);
+        let response = self.inner.send(request).await?;
+        if !AnswerHead::read(response.headers()).has_id {
+            return Ok(response);
+        }
+        let place = match lifecycle.alive.background.begin() {
+            Ok(place) => place,
+            Err(kind) => return Ok(creation.abandon(response, kind)),
+        };
+        let work = async move {
+            let _place = place;
             Ok(creation.record(response).await)
         };
         run_to_its_end(lifecycle, work).await
@@ -176,6 +230,7 @@ impl<S: Inner> Call<S> {
 
     /// Lets a request through that has nothing to do with sessions, after it had to be read.
     async fn pass(mut self) -> Result<Response<Body>, S::Failure> {
+        self.strip();
         // Before the request is gone.
         let route = self.route();
         let request = Request::from_parts(self.parts, self.body);
@@ -190,26 +245,36 @@ impl<S: Inner> Call<S> {
         mut self,
         rejection: Rejection,
     ) -> Result<Response<Body>, S::Failure> {
-        let rejection = match self.read().await {
-            Ok(body) => rejection.with_id_of(Message::read(body.bytes()).as_ref()),
-            Err(_) => rejection,
+        let body = match self.read().await {
+            Ok(body) => body,
+            Err(_) => return Ok(self.refuse_with(rejection)),
         };
-        Ok(self.refuse_with(rejection))
+        let message = Message::read(body.bytes()).ok().flatten();
+        Ok(self.refuse_with(rejection.with_id_of(message.as_ref())))
     }
 
-    /// Reads the body of a request whose head does not say enough. After an error the call holds what was not read.
-    async fn read(&mut self) -> Result<Buffered, RejectionKind> {
-        let mut body = Buffered::new(std::mem::take(&mut self.body));
-        let budget = &self.lifecycle.alive.body_budget;
-        let kind = match timeout(READ_TIME, body.read(budget)).await {
-            Ok(ReadEnd::Complete) => return Ok(body),
-            Ok(ReadEnd::TooLong) => RejectionKind::BodyTooLarge,
-            Ok(ReadEnd::Broken) => RejectionKind::BodyUnreadable,
-            Ok(ReadEnd::OverBudget) => RejectionKind::Busy,
-            Err(_) => RejectionKind::BodyTimeout,
+    /// Reads the body of a request whose head does not say enough. After an error the call has the whole of it again.
+    async fn read(&mut self) -> Result<Buffered, Rejection> {
+        let limit = self.lifecycle.settings.body_limit;
+        let mut body = Buffered::limited(std::mem::take(&mut self.body), limit);
+        let kind = match body.read(&self.lifecycle.alive.body_budget).await {
+            ReadEnd::Complete => return Ok(body),
+            ReadEnd::TooLong => RejectionKind::BodyTooLarge,
+            ReadEnd::TooSlow => RejectionKind::BodyTimeout,
+            ReadEnd::Broken => RejectionKind::BodyUnreadable,
+            ReadEnd::OverBudget => RejectionKind::Busy,
         };
-        self.body = body.into_rest();
-        Err(kind)
+        self.body = body.into_body();
+        Err(match kind {
+            RejectionKind::BodyTooLarge => Rejection::body_too_large(limit),
+            kind => Rejection::new(kind),
+        })
+    }
+
+    /// Removes what no request may carry inward that is not on a live session.
+    fn strip(&mut self) {
+        self.parts.headers.remove(&SESSION_ID);
+        self.parts.headers.remove(&LAST_EVENT_ID);
     }
 
     fn digest(&mut self) -> u64 {
@@ -234,6 +299,14 @@ impl<S: Inner> Call<S> {
         let head = &mut self.parts;
         self.lifecycle.refuse(rejection, head, self.body)
     }
+}
+
+/// What becomes of a POST without a session that has been read.
+enum Next {
+    Initialize(InitializeParams),
+    Adopt,
+    Pass,
+    Refuse(Rejection),
 }
 
 /// Finds a live session of this caller; for a login, where that is allowed, an anonymous one too.
@@ -278,6 +351,3 @@ async fn run_to_its_end<E: Send + 'static>(
         None => Ok(lifecycle.answer(Rejection::new(RejectionKind::Draining))),
     }
 }
-
-/// How long a client may take to send a body that must be read to decide.
-const READ_TIME: Duration = Duration::from_secs(10);

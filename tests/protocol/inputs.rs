@@ -17,7 +17,7 @@ use crate::{
     support::{
         answers::{RESULT, send},
         layer::user_header,
-        requests::{INITIALIZE, PING, request},
+        requests::{INITIALIZE, MODERN_PING, PING, request},
         sessions::{is_live, owner},
         time::settled,
     },
@@ -31,6 +31,7 @@ struct Exchange {
     versions: Vec<Vec<u8>>,
     ids: Vec<Vec<u8>>,
     last_event_id: bool,
+    is_named_initialize: bool,
     body: Vec<u8>,
     status: u16,
     content: &'static str,
@@ -90,6 +91,7 @@ fn exchange() -> impl Strategy<Value = Exchange> {
     let body = prop_oneof![
         3 => Just(INITIALIZE.as_bytes().to_vec()),
         2 => Just(PING.as_bytes().to_vec()),
+        1 => Just(MODERN_PING.as_bytes().to_vec()),
         1 => vec(any::<u8>(), 0..64),
     ];
     let request = (
@@ -97,7 +99,7 @@ fn exchange() -> impl Strategy<Value = Exchange> {
         proptest::sample::select(&[None, Some("alice"), Some("bob")][..]),
         versions(),
         ids(),
-        any::<bool>(),
+        any::<[bool; 2]>(),
         body,
     );
     let statuses = &[200, 200, 200, 202, 204, 400, 404, 404, 405, 500][..];
@@ -115,7 +117,8 @@ fn exchange() -> impl Strategy<Value = Exchange> {
     );
     (request, answer, prop_oneof![9 => 0..9u64, 1 => 0..4000u64]).prop_map(
         |(request, answer, seconds)| {
-            let (method, user, versions, ids, last_event_id, body) = request;
+            let (method, user, versions, ids, others, body) = request;
+            let [last_event_id, is_named_initialize] = others;
             let (status, content, answer, issued) = answer;
             Exchange {
                 method,
@@ -123,6 +126,7 @@ fn exchange() -> impl Strategy<Value = Exchange> {
                 versions,
                 ids,
                 last_event_id,
+                is_named_initialize,
                 body,
                 status,
                 content,
@@ -150,14 +154,13 @@ impl Exchange {
         if self.last_event_id {
             builder = builder.header("last-event-id", "1");
         }
+        if self.is_named_initialize {
+            builder = builder.header("mcp-method", "initialize");
+        }
         if let Some(user) = self.user {
             builder = builder.header("x-user", user);
         }
         builder.body(Body::from(self.body.clone())).unwrap()
-    }
-
-    fn is_modern(&self) -> bool {
-        matches!(&self.versions[..], [one] if one == b"2026-07-28" || one == b"2030-01-01")
     }
 }
 
@@ -210,10 +213,7 @@ async fn holds(
                             .push(format!("{call:?} with an id of {owner_of:?}"));
                     }
                 }
-                if exchange.is_modern()
-                    && exchange.method != "OPTIONS"
-                    && call.headers.contains_key("last-event-id")
-                {
+                if call.session.is_none() && call.headers.contains_key("last-event-id") {
                     broken.lock().push(format!("{call:?} with an event id"));
                 }
                 let mut response = plain(exchange.status, exchange.answer);

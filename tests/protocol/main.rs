@@ -7,11 +7,14 @@ mod setup;
 mod support;
 
 mod answers;
+mod bodies;
+mod claims;
 mod create;
 mod delete;
 mod ids;
 mod inputs;
 mod lifetimes;
+mod optional;
 mod outage;
 mod owners;
 mod settings;

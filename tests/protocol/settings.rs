@@ -9,67 +9,11 @@ use crate::{
     inner::{Inner, json, plain},
     setup::{over, plant},
     support::{
-        answers::{RESULT, send},
-        requests::{INITIALIZE, PING, initialize, on, post, request},
+        answers::send,
+        requests::{PING, on, request},
         sessions::{is_live, owner},
     },
 };
-
-#[tokio::test(start_paused = true)]
-async fn where_sessions_are_optional_requests_without_one_pass() {
-    let inner = Inner::silent();
-    let store = MemoryStore::new();
-    let service = over(&store).with_optional_sessions().layer(inner.clone());
-    plant(&store, "live", owner(None), Issuer::Inner).await;
-
-    // Longer than what would be read, if anything were.
-    let long = "x".repeat(100_000);
-    for (method, body) in [
-        ("POST", INITIALIZE),
-        ("POST", PING),
-        ("POST", "["),
-        ("POST", &long),
-        ("GET", ""),
-        ("DELETE", ""),
-        ("PUT", "x"),
-    ] {
-        let request = request(method).header("mcp-session-id", "");
-        let request = request.body(Body::from(body.to_owned())).unwrap();
-        let answer = send(&service, request).await;
-        assert_eq!((answer.status, &*answer.body), (200, RESULT), "{method}");
-        assert!(answer.ids().is_empty(), "the layer issues none");
-        let call = inner.calls().remove(0);
-        assert_eq!(call.body, body);
-        assert!(!call.headers.contains_key("mcp-session-id"));
-        assert!(call.session.is_none());
-    }
-
-    // What names a session is judged as ever.
-    for (id, kind) in [
-        ("never", RejectionKind::Unknown),
-        ("a b", RejectionKind::Malformed),
-    ] {
-        send(&service, post(id)).await.assert_not_found(kind);
-    }
-    assert!(inner.calls().is_empty());
-    assert_eq!(send(&service, post("live")).await.status, 200);
-    assert!(inner.calls()[0].session.is_some());
-}
-
-#[tokio::test(start_paused = true)]
-async fn where_sessions_are_optional_only_the_inner_service_issues_ids() {
-    let inner = Inner::issuing(&["theirs"]);
-    let store = MemoryStore::new();
-    let service = over(&store).with_optional_sessions().layer(inner.clone());
-    let answer = send(&service, request("GET").body(Body::empty()).unwrap()).await;
-    assert!(answer.ids().is_empty(), "a GET opens no session");
-    assert_eq!(inner.told().await, ["theirs"]);
-
-    let answer = send(&service, initialize()).await;
-    assert_eq!(answer.id(), "theirs");
-    assert!(is_live(&store, "theirs").await);
-    assert_eq!(send(&service, post("theirs")).await.status, 200);
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_legacy_only_service_hears_of_no_other_revision() {

@@ -86,6 +86,11 @@ enum Fate {
     Refused(RejectionKind, u16, &'static str),
 }
 
+const EOF_IN_OBJECT: &str =
+    "Request body is not valid JSON: EOF while parsing an object at line 1 column 45";
+const NO_VALUE: &str = "Request body is not valid JSON: expected value at line 1 column 1";
+const EMPTY: &str = "Request body is not valid JSON: EOF while parsing a value at line 1 column 0";
+
 use Content::*;
 use Id::*;
 use What::*;
@@ -147,26 +152,30 @@ const IDS: [Id; 14] = [
 
 /// The table as it is specified.
 fn fate(what: What, era: Era, id: Id) -> Fate {
-    let passes = |last_event_id| Fate::Passes {
+    let passes = Fate::Passes {
         ids: vec![],
-        last_event_id,
+        last_event_id: false,
         session: false,
     };
     let missing = RejectionKind::MissingSession;
+    let not_json = |text| Fate::Refused(RejectionKind::BodyNotJson, 400, text);
     match (era, id) {
-        _ if what == Other("OPTIONS") => passes(true),
+        _ if what == Other("OPTIONS") => passes,
         (Era::Doubled, _) => Fate::Refused(
             RejectionKind::DuplicateVersionHeader,
             400,
             "More than one MCP-Protocol-Version header",
         ),
-        (Era::Modern, _) => passes(false),
-        (Era::Unknown, Absent | Empty | Blank) => passes(true),
+        (Era::Modern, _) => passes,
+        (Era::Unknown, Absent | Empty | Blank) => passes,
         (Era::Legacy, Absent | Empty | Blank) => match what {
             Post(Initialize | InitializeByteByByte) => Fate::Creates,
             Post(OtherRequest | OtherRequestByteByByte) => {
                 Fate::Refused(missing, 400, MISSING_WITH_ID)
             }
+            Post(Broken) => not_json(EOF_IN_OBJECT),
+            Post(Gzip) => not_json(NO_VALUE),
+            Post(NoBody) => not_json(EMPTY),
             _ => Fate::Refused(missing, 400, NO_SESSION),
         },
         (_, SameTwice | TwoDifferent) => Fate::Refused(
@@ -287,14 +296,16 @@ async fn check(what: What, era: Era, versions: &[&str], brought: Id) -> Result<(
                 last_event_id: call.headers.contains_key("last-event-id"),
                 session: call.session.is_some(),
             };
-            let pristine = Fate::Passes {
+            let without_session = Fate::Passes {
                 ids: vec![],
-                last_event_id: true,
+                last_event_id: false,
                 session: false,
             };
             match &answer.ids()[..] {
                 [] => passes,
-                [fresh] if passes == pristine && is_live(&store, fresh).await => Fate::Creates,
+                [fresh] if passes == without_session && is_live(&store, fresh).await => {
+                    Fate::Creates
+                }
                 _ => return Err(format!("an id too many:\n{}", answer.wire())),
             }
         }

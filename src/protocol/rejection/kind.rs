@@ -34,12 +34,15 @@ pub enum RejectionKind {
     /// The inner service no longer knows a session that the store holds. 404, as for
     /// [`Unknown`](Self::Unknown).
     InnerGone,
-    /// The body that had to be read to decide is longer than the limit. 413.
+    /// The body that had to be read to decide is longer than the limit (`with_body_limit`). 413.
     BodyTooLarge,
     /// The body that had to be read to decide did not arrive in time. 408.
     BodyTimeout,
     /// The body that had to be read to decide broke off. 400.
     BodyUnreadable,
+    /// The body that had to be read to decide is not JSON for a strict parser, or has a key twice.
+    /// 400.
+    BodyNotJson,
     /// The session store did not answer, or not in time. 503, and never 404: a 404 tells the client
     /// to throw its session away.
     StoreUnavailable,
@@ -66,7 +69,8 @@ impl RejectionKind {
             | Self::DuplicateSessionHeader
             | Self::DuplicateVersionHeader
             | Self::UnsupportedProtocolVersion
-            | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
+            | Self::BodyUnreadable
+            | Self::BodyNotJson => StatusCode::BAD_REQUEST,
             Self::Malformed | Self::Unknown | Self::Ended | Self::InnerGone => {
                 StatusCode::NOT_FOUND
             }
@@ -91,6 +95,7 @@ impl RejectionKind {
             Self::BodyTooLarge => "Request body too large",
             Self::BodyTimeout => "Request body too slow",
             Self::BodyUnreadable => "Request body could not be read",
+            Self::BodyNotJson => "Request body is not valid JSON",
             Self::StoreUnavailable | Self::Full | Self::Revoked | Self::Draining | Self::Busy => {
                 "Service temporarily unavailable"
             }

@@ -4,7 +4,7 @@ use super::RejectionKind::*;
 use super::*;
 use http::header::SET_COOKIE;
 
-const ALL: [RejectionKind; 18] = [
+const ALL: [RejectionKind; 19] = [
     MissingSession,
     DuplicateSessionHeader,
     DuplicateVersionHeader,
@@ -16,6 +16,7 @@ const ALL: [RejectionKind; 18] = [
     BodyTooLarge,
     BodyTimeout,
     BodyUnreadable,
+    BodyNotJson,
     StoreUnavailable,
     Full,
     Revoked,
@@ -74,6 +75,7 @@ fn every_kind_to_the_byte() {
             BodyTooLarge => text(413, "Request body too large"),
             BodyTimeout => text(408, "Request body too slow"),
             BodyUnreadable => text(400, "Request body could not be read"),
+            BodyNotJson => text(400, "Request body is not valid JSON"),
             StoreUnavailable | Full | Revoked | Draining | Busy => unavailable.to_owned(),
             PrincipalFailed | InvalidInnerId => text(500, "Internal server error"),
         };
@@ -129,8 +131,8 @@ fn no_other_answer_is_json() {
 
 #[test]
 fn an_unsupported_version_is_named_with_the_supported_ones() {
-    let requested = HeaderValue::from_bytes(b"v\"9\xff").unwrap();
-    let rejection = Rejection::unsupported_version(&requested, &["2025-06-18", "2025-11-25"]);
+    let requested = "v\"9\u{fffd}".to_owned();
+    let rejection = Rejection::unsupported_version(requested, &["2025-06-18", "2025-11-25"]);
     assert_eq!(rejection.requested_version(), Some("v\"9\u{fffd}"));
     assert_eq!(rejection.supported_versions(), ["2025-06-18", "2025-11-25"]);
     assert_eq!(
@@ -162,6 +164,22 @@ fn an_unsupported_version_is_named_with_the_supported_ones() {
                 "data": { "supported": ["2025-06-18", "2025-11-25"], "requested": "v\"9\u{fffd}" },
             },
         })
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_body_is_said() {
+    assert_eq!(
+        rendered(Rejection::body_too_large(65536)),
+        text(
+            413,
+            "Request body too large: the Mcp-Session-Id header is missing, and without it only an initialize request \
+             of at most 65536 bytes is accepted"
+        )
+    );
+    assert_eq!(
+        rendered(Rejection::body_not_json("trailing characters")),
+        text(400, "Request body is not valid JSON: trailing characters")
     );
 }
 

@@ -18,6 +18,7 @@ fn judged<'r>(method: &Method, headers: &'r HeaderMap, rules: Rules) -> RequestK
     let head = Head {
         id: kept(found.id, &SESSION_ID),
         version: kept(found.version, &PROTOCOL_VERSION),
+        is_initialize: found.is_initialize,
         ..Head::default()
     };
     RequestKind::of(method, &head, rules)
@@ -27,14 +28,17 @@ const ID: &str = "3f0c6a52-6a0e-4a0e-9d52-0e6f5f1c8a11";
 const DEFAULT: Rules = Rules {
     revisions: Revisions::All,
     session: SessionNeed::Required,
+    passes_get: false,
 };
 const LEGACY_ONLY: Rules = Rules {
     revisions: Revisions::LegacyOnly,
     session: SessionNeed::Required,
+    passes_get: false,
 };
 const OPTIONAL: Rules = Rules {
     revisions: Revisions::All,
     session: SessionNeed::Optional,
+    passes_get: false,
 };
 
 fn value(bytes: impl AsRef<[u8]>) -> HeaderValue {
@@ -73,32 +77,37 @@ fn the_table() {
             "nothing at all",
             &[],
             &[],
-            [MaybeInitialize, missing, missing],
+            [MaybeInitialize(Otherwise::Refuse), missing, missing],
         ),
         (
             "legacy, no id",
             &["2025-11-25"],
             &[],
-            [MaybeInitialize, missing, missing],
+            [MaybeInitialize(Otherwise::Refuse), missing, missing],
         ),
         (
             "an early date",
             &["0000-00-00"],
             &[],
-            [MaybeInitialize, missing, missing],
+            [MaybeInitialize(Otherwise::Refuse), missing, missing],
         ),
         (
             "the eve of the modern",
             &["2026-07-27"],
             &[],
-            [MaybeInitialize, missing, missing],
+            [MaybeInitialize(Otherwise::Refuse), missing, missing],
         ),
-        ("empty id", &[], &[""], [MaybeInitialize, missing, missing]),
+        (
+            "empty id",
+            &[],
+            &[""],
+            [MaybeInitialize(Otherwise::Refuse), missing, missing],
+        ),
         (
             "blank id",
             &["2025-06-18"],
             &[" \t "],
-            [MaybeInitialize, missing, missing],
+            [MaybeInitialize(Otherwise::Refuse), missing, missing],
         ),
         (
             "an id",
@@ -133,16 +142,11 @@ fn the_table() {
         ("two ids", &["2025-11-25"], &[ID, "x"], [twice; 3]),
         ("two empty ids", &[], &["", ""], [twice; 3]),
         ("an empty id and one", &[], &["", ID], [twice; 3]),
-        ("modern", &["2026-07-28"], &[], [PassModern; 3]),
-        ("later", &["2026-07-29"], &[ID], [PassModern; 3]),
-        ("no such day", &["9999-99-99"], &["a b"], [PassModern; 3]),
-        (
-            "modern, two ids",
-            &["2026-07-28"],
-            &[ID, "x"],
-            [PassModern; 3],
-        ),
-        ("modern, empty id", &["2026-07-28"], &[""], [PassModern; 3]),
+        ("modern", &["2026-07-28"], &[], [Pass; 3]),
+        ("later", &["2026-07-29"], &[ID], [Pass; 3]),
+        ("no such day", &["9999-99-99"], &["a b"], [Pass; 3]),
+        ("modern, two ids", &["2026-07-28"], &[ID, "x"], [Pass; 3]),
+        ("modern, empty id", &["2026-07-28"], &[""], [Pass; 3]),
         ("unknown, no id", &["v999.0.0"], &[], [Pass; 3]),
         ("unknown, empty id", &["banana"], &[""], [Pass; 3]),
         (
@@ -215,8 +219,8 @@ fn an_inner_service_of_legacy_revisions_hears_no_other() {
 fn where_sessions_are_optional_only_the_absent_id_passes() {
     let id = value(ID);
     let table: &[(&[&str], [RequestKind<'_>; 3])] = &[
-        (&[], [PassMaybeInitialize, Pass, Pass]),
-        (&[" "], [PassMaybeInitialize, Pass, Pass]),
+        (&[], [MaybeInitialize(Otherwise::Adopt), Pass, Pass]),
+        (&[" "], [MaybeInitialize(Otherwise::Adopt), Pass, Pass]),
         (&[ID], [Session(&id), Delete(&id), Session(&id)]),
         (&["a b"], [Refuse(Malformed); 3]),
         (&[ID, ID], [Refuse(DuplicateSessionHeader); 3]),
@@ -231,6 +235,65 @@ fn where_sessions_are_optional_only_the_absent_id_passes() {
         );
         assert_eq!(judged(&Method::GET, &headers, OPTIONAL), *get, "{ids:?}");
     }
+}
+
+#[test]
+fn a_get_without_an_id_passes_where_it_may() {
+    let rules = Rules {
+        passes_get: true,
+        ..DEFAULT
+    };
+    let missing = Refuse(MissingSession);
+    let twice = Refuse(DuplicateSessionHeader);
+    let id = value(ID);
+    let table: &[(&[&str], [RequestKind<'_>; 3])] = &[
+        (&[], [Pass, missing, missing]),
+        (&[""], [Pass, missing, missing]),
+        (&[ID], [Session(&id), Delete(&id), Session(&id)]),
+        (&["a b"], [Refuse(Malformed); 3]),
+        (&[ID, ID], [twice; 3]),
+    ];
+    for (ids, [get, delete, put]) in table {
+        let headers = headers(&[], ids);
+        for (method, expected) in [
+            (Method::GET, get),
+            (Method::DELETE, delete),
+            (Method::PUT, put),
+        ] {
+            assert_eq!(judged(&method, &headers, rules), *expected, "{ids:?}");
+        }
+    }
+    let nothing = HeaderMap::new();
+    let post = judged(&Method::POST, &nothing, rules);
+    assert_eq!(post, MaybeInitialize(Otherwise::Refuse));
+    let head = judged(&Method::HEAD, &nothing, rules);
+    assert_eq!(head, missing);
+}
+
+/// An `initialize` asks for a session whatever the version, so it has to be read; nothing else has.
+#[test]
+fn a_modern_post_is_read_if_it_is_said_to_be_initialize() {
+    for (method, name, expected) in [
+        ("POST", "initialize", MaybeInitialize(Otherwise::Pass)),
+        ("POST", "tools/list", Pass),
+        ("GET", "initialize", Pass),
+        ("DELETE", "initialize", Pass),
+    ] {
+        for ids in [&[][..], &[ID], &["a b"], &[ID, ID]] {
+            let mut headers = headers(&["2026-07-28"], ids);
+            headers.insert("mcp-method", value(name));
+            let method = method.parse().unwrap();
+            assert_eq!(judged(&method, &headers, DEFAULT), expected);
+            assert_eq!(judged(&method, &headers, OPTIONAL), expected);
+            let refused = RefuseVersion(&headers[&PROTOCOL_VERSION]);
+            assert_eq!(judged(&method, &headers, LEGACY_ONLY), refused);
+        }
+    }
+    // To a legacy request it says nothing.
+    let mut headers = headers(&["2025-11-25"], &[ID]);
+    headers.insert("mcp-method", value("initialize"));
+    let kind = judged(&Method::POST, &headers, DEFAULT);
+    assert_eq!(kind, Session(&value(ID)));
 }
 
 #[test]
@@ -259,7 +322,7 @@ fn lines() -> impl Strategy<Value = Vec<Vec<u8>>> {
 
 proptest! {
     /// Whatever the head: what is looked up is the only id there is, and can be one; what
-    /// passes without a look-up is modern, or carries no id that the caller does not remove.
+    /// passes without a look-up is modern, or carries no id.
     #[test]
     fn no_head_slips_through(
         versions in lines(),
@@ -279,10 +342,9 @@ proptest! {
                 prop_assert!((1..=1024).contains(&ids[0].len()));
                 prop_assert!(ids[0].iter().all(u8::is_ascii_graphic));
             }
-            PassModern => prop_assert!(modern && rules.revisions == Revisions::All),
-            Pass | PassMaybeInitialize | MaybeInitialize => {
-                prop_assert!(!modern && blank && versions.len() < 2);
-            }
+            Pass if modern => prop_assert_eq!(rules.revisions, Revisions::All),
+            MaybeInitialize(Otherwise::Pass) => prop_assert!(modern && method == "POST"),
+            Pass | MaybeInitialize(_) => prop_assert!(!modern && blank && versions.len() < 2),
             RefuseVersion(_) => prop_assert_eq!(rules.revisions, Revisions::LegacyOnly),
             Refuse(DuplicateVersionHeader) => prop_assert!(versions.len() > 1),
             Refuse(DuplicateSessionHeader) => prop_assert!(ids.len() > 1),
