@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use mcp_session_layer::{
     Issuer, MemoryStore, Owner, Principal, Scope, Session, SessionId, SessionRecord, SessionStore,
-    store::{AtLimit, Created, EndReason, Found, StoreError, Terms},
+    store::{AtLimit, Created, EndReason, Expiry, Found, StoreError, Terms},
 };
 use pin_project_lite::pin_project;
 use rmcp::{
@@ -149,6 +149,10 @@ impl SessionStore for Asked {
 
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
         self.0.delete(id, reason).await
+    }
+
+    async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
+        self.0.expire(id).await
     }
 }
 

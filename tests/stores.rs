@@ -162,6 +162,12 @@ mod a_wrong_store {
             ClaimCountsAsAnonymous,
             "a_claimed_session_counts_as_its_owners",
         ),
+        (
+            ExpireEndsTheLive,
+            "expire_ends_what_is_over_and_nothing_else",
+        ),
+        (ExpireExtends, "expire_ends_what_is_over_and_nothing_else"),
+        (ExpireIsARead, "a_touch_and_expire_agree_at_the_deadline"),
         (CountsAbove, "the_total_is_limited"),
         (RefusedAreKept, "creates_at_once_are_limited"),
         (CountsEveryone, "each_principal_is_limited"),

@@ -11,8 +11,8 @@ use crate::{
     protocol::SessionId,
     session::{Owner, Session},
     store::{
-        BoxSessionStore, Created, Directory, EndReason, Feed, Found, Now, SessionStore, StoreError,
-        StoreErrorKind, Terms,
+        BoxSessionStore, Created, Directory, EndReason, Expiry, Feed, Found, Now, SessionStore,
+        StoreError, StoreErrorKind, Terms,
     },
 };
 
@@ -76,6 +76,15 @@ impl BoundedStore {
             .await
     }
 
+    /// `None`: the store cannot say.
+    pub(crate) async fn expire(&self, id: &SessionId) -> Result<Option<Expiry>, StoreError> {
+        let doing = "ask whether a session is over";
+        match self.retry(doing, || self.store.expire(id)).await {
+            Err(error) if error.kind() == StoreErrorKind::Unsupported => Ok(None),
+            answer => answer.map(Some),
+        }
+    }
+
     pub(crate) async fn claim(
         &self,
         id: &SessionId,
@@ -98,6 +107,11 @@ impl BoundedStore {
     /// However long it takes. For the background.
     pub(crate) async fn load_until_answered(&self, id: &SessionId) -> Option<Found> {
         until_answered(id, "load", || self.load(id)).await
+    }
+
+    /// However long it takes. For the background.
+    pub(crate) async fn expire_until_answered(&self, id: &SessionId) -> Option<Expiry> {
+        until_answered(id, "expire", || self.expire(id)).await
     }
 
     /// However long it takes. For the background.

@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     Lifecycle,
+    over::{LONGEST_TOUCH, Verdict, verdict},
     terminate::{end_heard, end_here},
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
         Session, Wake, WeakSession,
         times::{self, Tick, ticks},
     },
-    store::{EndReason, Feed, FeedEvent, Found, StoreError},
+    store::{EndReason, Feed, FeedEvent, StoreError},
 };
 
 /// Starts the keeper once.
@@ -109,15 +110,15 @@ enum Look {
     Regular,
     /// One besides, which is a touch.
     Touch,
-    /// One besides, which extends nothing. If the session is gone, this is why.
-    Load(EndReason),
+    /// One besides, which extends nothing. If the session is over, this is why.
+    Ask(EndReason),
 }
 
 /// What the store said of a session.
 struct Asked {
     session: Session,
     look: Look,
-    answer: Result<Option<Found>, StoreError>,
+    answer: Result<Verdict, StoreError>,
 }
 
 impl Keeper {
@@ -155,7 +156,7 @@ impl Keeper {
                 self.at_once.push_back((session, Look::Touch));
             }
             Wake::Check(session) => {
-                let look = Look::Load(EndReason::Revoked);
+                let look = Look::Ask(EndReason::Revoked);
                 self.at_once.push_back((session, look));
             }
         }
@@ -170,7 +171,7 @@ impl Keeper {
             FeedEvent::Gap => {
                 let sessions = lifecycle.alive.registry.sessions();
                 let in_use = sessions.into_iter().filter(Session::is_in_use);
-                let look = Look::Load(EndReason::Deleted);
+                let look = Look::Ask(EndReason::Deleted);
                 self.at_once.extend(in_use.map(|session| (session, look)));
             }
         }
@@ -212,24 +213,22 @@ impl Keeper {
         let touches = match look {
             Look::Regular => session.is_in_use(),
             Look::Touch => true,
-            Look::Load(_) => false,
+            Look::Ask(_) => false,
         };
         if look == Look::Regular && !touches && times::now() < session.times().until() {
             return self.schedule(&session);
         }
         self.calls.spawn(async move {
+            let (store, idle) = (&lifecycle.store, lifecycle.settings.idle);
             let touched = match touches {
-                true => {
-                    let idle = lifecycle.settings.idle;
-                    let store = &lifecycle.store;
-                    store.touch(session.id(), session.owner(), idle).await
-                }
+                true => store.touch(session.id(), session.owner(), idle).await,
                 false => Ok(None),
             };
             let answer = match touched {
-                // It may have become somebody else's on another node. Only `load` knows whether it is gone.
-                Ok(None) => lifecycle.store.load(session.id()).await,
-                answer => answer,
+                Ok(Some(found)) => Ok(Verdict::Live(found)),
+                // It may have become somebody else's on another node.
+                Ok(None) => verdict(store, &session, reason_of(&session, look)).await,
+                Err(error) => Err(error),
             };
             Asked {
                 session,
@@ -249,7 +248,7 @@ impl Keeper {
             answer,
         } = asked;
         match answer {
-            Ok(Some(found)) => {
+            Ok(Verdict::Live(found)) => {
                 // An old answer about its owner is no less an answer about its time.
                 session.claim(found.session.owner());
                 lifecycle.alive.registry.note_times(&session, &found);
@@ -257,10 +256,15 @@ impl Keeper {
                     self.schedule(&session);
                 }
             }
-            Ok(None) => {
+            Ok(Verdict::Over) => {
                 let reason = reason_of(&session, look);
                 end_here(&lifecycle, session.reference(), reason);
             }
+            Ok(Verdict::Open) if look == Look::Regular => {
+                let up = session.times().until().max(times::now());
+                self.put_on_agenda(&session, up.saturating_add(ticks(LONGEST_TOUCH)));
+            }
+            Ok(Verdict::Open) => {}
             Err(error) => {
                 tracing::warn!(session = %session.reference(), error = &error as &dyn std::error::Error, "could not keep a session");
                 // A store that is briefly away is not the end of anything.
@@ -283,6 +287,10 @@ impl Keeper {
         let jitter = u32::from(session.reference().as_bytes()[0] ^ self.salt);
         let beat = beat - beat / 4 * jitter / 256;
         let at = session.times().until().min(times::now() + ticks(beat));
+        self.put_on_agenda(session, at);
+    }
+
+    fn put_on_agenda(&mut self, session: &Session, at: Tick) {
         // Sessions that are gone must not pile up until their turn would have come.
         if self.agenda.len() >= self.crowded {
             self.agenda.retain(|Reverse(item)| !item.session.is_gone());
@@ -299,7 +307,7 @@ fn reason_of(session: &Session, look: Look) -> EndReason {
     match look {
         _ if session.times().end_of_life() <= now => EndReason::Lifetime,
         _ if session.times().until() <= now => EndReason::Idle,
-        Look::Load(reason) => reason,
+        Look::Ask(reason) => reason,
         _ => EndReason::Deleted,
     }
 }

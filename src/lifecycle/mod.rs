@@ -41,6 +41,7 @@ mod discard;
 mod events;
 pub(crate) mod keeper;
 mod notify;
+mod over;
 mod settings;
 pub(crate) mod shutdown;
 mod strip;

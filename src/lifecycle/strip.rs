@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 
-use super::Lifecycle;
+use super::{Lifecycle, over::is_over};
 use crate::{
     protocol::{SESSION_ID, SessionId},
     session::Route,
@@ -41,7 +41,7 @@ pub(crate) fn strip_ids(
 async fn end_strays(lifecycle: Arc<Lifecycle>, strays: Vec<SessionId>, route: Option<Arc<Route>>) {
     for id in strays {
         tracing::warn!(session = %id.reference(), "removed a session id from an answer that must not carry it");
-        if lifecycle.store.load_until_answered(&id).await.is_some() {
+        if !is_over(&lifecycle.store, &id).await {
             continue;
         }
         match &route {

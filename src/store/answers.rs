@@ -36,6 +36,15 @@ pub struct Found {
     pub life_left: Option<Duration>,
 }
 
+/// The answer of [`SessionStore::expire`](super::SessionStore::expire).
+#[derive(Debug, Clone)]
+pub enum Expiry {
+    /// Its time was up, or it was gone already. Every later touch answers `None`.
+    Over,
+    /// It lives, and nothing was changed.
+    Left(Found),
+}
+
 /// The answer of [`SessionStore::touch_now`](super::SessionStore::touch_now).
 #[derive(Debug, Clone)]
 pub enum Now {

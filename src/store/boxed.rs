@@ -3,7 +3,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
-    BoxFuture, Created, Directory, EndReason, Feed, Found, Now, SessionStore, StoreError, Terms,
+    BoxFuture, Created, Directory, EndReason, Expiry, Feed, Found, Now, SessionStore, StoreError,
+    Terms,
 };
 use crate::{
     protocol::SessionId,
@@ -59,6 +60,10 @@ impl SessionStore for BoxSessionStore {
         self.0.delete(id, reason).await
     }
 
+    async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
+        self.0.expire(id).await
+    }
+
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {
         self.0.touch_now(id, owner, idle)
     }
@@ -100,6 +105,7 @@ trait ObjectSafe: Send + Sync {
         id: &'a SessionId,
         reason: EndReason,
     ) -> BoxFuture<'a, Result<bool, StoreError>>;
+    fn expire<'a>(&'a self, id: &'a SessionId) -> BoxFuture<'a, Result<Expiry, StoreError>>;
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now;
     fn claim<'a>(
         &'a self,
@@ -139,6 +145,10 @@ impl<St: SessionStore> ObjectSafe for St {
         reason: EndReason,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(SessionStore::delete(self, id, reason))
+    }
+
+    fn expire<'a>(&'a self, id: &'a SessionId) -> BoxFuture<'a, Result<Expiry, StoreError>> {
+        Box::pin(SessionStore::expire(self, id))
     }
 
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {

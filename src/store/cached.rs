@@ -22,7 +22,7 @@ use self::{
     listen::Listener,
 };
 use super::{
-    AtLimit, Created, Directory, EndReason, Feed, Found, Now, SessionStore, StoreError,
+    AtLimit, Created, Directory, EndReason, Expiry, Feed, Found, Now, SessionStore, StoreError,
     StoreErrorKind, Terms,
 };
 use crate::{
@@ -224,6 +224,17 @@ impl<S: SessionStore> SessionStore for CachedStore<S> {
             self.cache.entries.put_absent(id, None, until)
         });
         Ok(live)
+    }
+
+    /// Asks the primary, always.
+    async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
+        self.listen();
+        let expiry = self.store.expire(id).await?;
+        match &expiry {
+            Expiry::Over => self.cache.forget(&id.reference()),
+            Expiry::Left(found) => self.cache.entries.remove_unless_owned_as(&found.session),
+        }
+        Ok(expiry)
     }
 
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {

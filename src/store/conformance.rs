@@ -34,7 +34,8 @@
 //! [`Arc`](std::sync::Arc). Each case uses ids and scopes that nobody else has, so a shared database will do; what
 //! it leaves there expires within minutes.
 //!
-//! What a store says it *cannot* do is not asked of it: no claims, no directory, no feed, then no cases about them.
+//! What a store says it *cannot* do is not asked of it: no claims, no `expire`, no directory,
+//! no feed, then no cases about them.
 //!
 //! [`all`] asks of limits that they are exact for one creation after another, and allows creations at the same moment to
 //! overshoot. A store that promises more runs [`limits_hold_at_once`] too. Two more cases take a size, since not every
@@ -69,6 +70,7 @@ mod create;
 mod directory;
 mod ends;
 mod eviction;
+mod expire;
 mod feed;
 mod limits;
 mod owners;
@@ -121,6 +123,8 @@ cases! {
         answers::touch_now_agrees_with_touch,
         owners::a_strangers_touch_changes_nothing,
         claims::a_claim_extends_as_a_touch_does,
+        expire::expire_ends_what_is_over_and_nothing_else,
+        expire::a_touch_and_expire_agree_at_the_deadline,
         limits::the_absent_do_not_count,
         eviction::the_longest_untouched_is_evicted,
         eviction::an_unused_session_is_evicted_first,

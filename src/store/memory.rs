@@ -19,7 +19,9 @@ use self::{
     scopes::ScopeCounts,
     shard::{Sessions, Shard},
 };
-use super::{Created, Directory, EndReason, Feed, Found, Now, SessionStore, StoreError, Terms};
+use super::{
+    Created, Directory, EndReason, Expiry, Feed, Found, Now, SessionStore, StoreError, Terms,
+};
 use crate::{
     protocol::{SessionId, SessionRef},
     session::{
@@ -145,6 +147,13 @@ impl SessionStore for MemoryStore {
         Ok(ended.is_some())
     }
 
+    async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
+        Ok(match self.0.expire(id) {
+            Some(found) => Expiry::Left(found),
+            None => Expiry::Over,
+        })
+    }
+
     #[inline]
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {
         match self.0.touch(id, owner, idle) {
@@ -206,6 +215,22 @@ impl Inner {
             }
         }
         Some(found(session, now, until))
+    }
+
+    /// The session, if its time is not up. Otherwise removes it, if it is still there.
+    fn expire(&self, id: &SessionId) -> Option<Found> {
+        let hash = self.hasher.hash_one(id);
+        // Declared before the lock's guard and therefore dropped after it.
+        let _expired;
+        let mut sessions = self.shard(hash).write();
+        // Read under the lock. A touch that reads the clock earlier and looks later finds nothing.
+        let now = times::now();
+        let session = sessions.find(hash, id)?;
+        if let Some(until) = session.times().live_until(now) {
+            return Some(found(session, now, until));
+        }
+        _expired = self.take(&mut sessions, hash, |session| session.id() == id);
+        None
     }
 
     /// Removes the session that this describes, and announces its end if it was live.

@@ -34,7 +34,7 @@ pub use self::redis::RedisStore;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::SqliteStore;
 pub use self::{
-    answers::{Created, Found, Now},
+    answers::{Created, Expiry, Found, Now},
     boxed::BoxSessionStore,
     cached::CachedStore,
     directory::{Directory, SessionFilter, SessionInfo},
@@ -124,6 +124,8 @@ pub trait SessionStore: Send + Sync + 'static {
 
     /// Reads a session without extending it, `initialize` parameters included, whoever owns it.
     ///
+    /// `None` may be a touch too old: whether a session is over says [`expire`](Self::expire).
+    ///
     /// # Errors
     ///
     /// When the store cannot answer.
@@ -159,6 +161,27 @@ pub trait SessionStore: Send + Sync + 'static {
         id: &SessionId,
         reason: EndReason,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// If the session's time is up, or it is gone already: makes sure that it stays gone, and says so. Otherwise changes
+    /// nothing, and reads it as [`load`](Self::load) does.
+    ///
+    /// This decides, where `load` only looks: a touch that extends the session in its last moment may not show yet when
+    /// it is read. So `expire` waits for such a touch, in SQL by locking the row, and once it has said
+    /// [`Over`](Expiry::Over) no touch finds the session any more. An expiry is not announced on the feed.
+    ///
+    /// Provided: "I cannot". The layer then takes no read for an end: what has ended elsewhere, and is not heard of on the
+    /// feed, it deletes when its time has been up for longer than a touch takes.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot answer, or does not support it ([`StoreErrorKind::Unsupported`]).
+    fn expire(&self, id: &SessionId) -> impl Future<Output = Result<Expiry, StoreError>> + Send {
+        let _ = id;
+        std::future::ready(Err(StoreError::new(
+            StoreErrorKind::Unsupported,
+            "ask whether a session is over",
+        )))
+    }
 
     /// [`touch`](Self::touch), answered at once from this process's memory. Never blocks.
     ///
@@ -239,6 +262,10 @@ impl<St: SessionStore> SessionStore for Arc<St> {
         reason: EndReason,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send {
         (**self).delete(id, reason)
+    }
+
+    fn expire(&self, id: &SessionId) -> impl Future<Output = Result<Expiry, StoreError>> + Send {
+        (**self).expire(id)
     }
 
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {

@@ -7,16 +7,16 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sqlx::{Connection as _, PgPool, Postgres, SqlStr, postgres::PgRow};
+use sqlx::{Connection as _, FromRow as _, PgPool, Postgres, Row as _, SqlStr, postgres::PgRow};
 
 use self::{
     connection::Held,
     limits::RecentCounts,
     listen::Listener,
-    statements::{ANSWER, SWEEP, claim, end, from_primary, stored, touch},
+    statements::{ANSWER, SWEEP, claim, end, expire, from_primary, stored, touch},
 };
 use super::{
-    Created, Directory, EndReason, Feed, Found, SessionStore, StoreError, Terms,
+    Created, Directory, EndReason, Expiry, Feed, Found, SessionStore, StoreError, Terms,
     sql::{self, Connections, Stored, Table, micros},
 };
 use crate::{
@@ -102,6 +102,7 @@ struct Inner {
     touch: SqlStr,
     claim: SqlStr,
     delete: SqlStr,
+    expire: SqlStr,
     counts: RecentCounts,
     listener: Mutex<Weak<Listener>>,
 }
@@ -133,6 +134,7 @@ impl PostgresStore {
             touch: table.sql(&touch()),
             claim: table.sql(&claim()),
             delete: table.sql(&end("reference = $1", "$2")),
+            expire: table.sql(&expire()),
             counts: RecentCounts::default(),
             listener: Mutex::default(),
             connections: Connections::new(pool),
@@ -252,6 +254,20 @@ impl SessionStore for PostgresStore {
             .fetch_one(&mut *held)
             .await;
         Ok(held.done(ended)? > 0)
+    }
+
+    async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
+        let mut held = self.hold("ask whether a session is over").await?;
+        let rows = sqlx::query(self.0.expire.clone())
+            .bind(&id.reference().as_bytes()[..])
+            .fetch_all(&mut *held)
+            .await;
+        let left = |row: &PgRow| match row.try_get("is_over")? {
+            true => Ok(None),
+            false => Stored::from_row(row).map(Some),
+        };
+        let left = rows.and_then(|rows| rows.first().map_or(Ok(None), left));
+        Ok(sql::expiry(held.done(left)?, id))
     }
 
     async fn claim(

@@ -22,7 +22,7 @@ use self::{
     feed::Ends,
     fields::{Row, filter, found, hex, principal_field},
 };
-use super::{Created, Directory, EndReason, Feed, Found, SessionStore, StoreError, Terms};
+use super::{Created, Directory, EndReason, Expiry, Feed, Found, SessionStore, StoreError, Terms};
 use crate::{
     protocol::{SessionId, SessionRef},
     session::{Owner, Session},
@@ -230,6 +230,24 @@ impl RedisStore {
         row.map(|row| found(id, row, None, doing)).transpose()
     }
 
+    /// What a script answers that reads a session whole.
+    async fn read(
+        &self,
+        script: &Script,
+        id: &SessionId,
+        doing: &'static str,
+    ) -> Result<Option<Found>, StoreError> {
+        let answer = script
+            .run(&self.connection, &self.keys(&id.reference()), |_| {})
+            .await
+            .map_err(failed(doing))?;
+        let answer: Option<(Row, Option<Vec<u8>>)> =
+            from_redis_value(answer).map_err(unreadable(doing))?;
+        answer
+            .map(|(row, params)| found(id, row, params.map(Bytes::from), doing))
+            .transpose()
+    }
+
     /// The keys of a session: its own, and its shard's `due` and `index`.
     fn keys(&self, reference: &SessionRef) -> [String; 3] {
         let name = hex(reference.as_bytes());
@@ -258,17 +276,7 @@ impl SessionStore for RedisStore {
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
         static LOAD: LazyLock<Script> =
             LazyLock::new(|| Script::new(&[ALLOW_OOM, COMMON, include_str!("redis/load.lua")]));
-        const DOING: &str = "load a session";
-        let [session, ..] = self.keys(&id.reference());
-        let answer = LOAD
-            .run(&self.connection, &[session], |_| {})
-            .await
-            .map_err(failed(DOING))?;
-        let answer: Option<(Row, Option<Vec<u8>>)> =
-            from_redis_value(answer).map_err(unreadable(DOING))?;
-        answer
-            .map(|(row, params)| found(id, row, params.map(Bytes::from), DOING))
-            .transpose()
+        self.read(&LOAD, id, "load a session").await
     }
 
     async fn touch(
@@ -285,6 +293,13 @@ impl SessionStore for RedisStore {
         self.end_session(&id.reference(), None, reason)
             .await
             .map_err(failed("delete a session"))
+    }
+
+    async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
+        static EXPIRE: LazyLock<Script> =
+            LazyLock::new(|| Script::new(&[ALLOW_OOM, COMMON, include_str!("redis/expire.lua")]));
+        let left = self.read(&EXPIRE, id, "ask whether a session is over");
+        Ok(left.await?.map_or(Expiry::Over, Expiry::Left))
     }
 
     async fn claim(

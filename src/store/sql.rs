@@ -4,8 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::{AssertSqlSafe, Database, Pool, SqlSafeStr as _, SqlStr};
 
-use super::{SessionFilter, StoreError, Terms};
-use crate::session::{Owner, Scope};
+use super::{Expiry, SessionFilter, StoreError, Terms};
+use crate::{
+    protocol::SessionId,
+    session::{Owner, Scope},
+};
 
 mod connections;
 mod row;
@@ -84,6 +87,14 @@ pub(super) fn grace(idle: Duration) -> Duration {
 pub(super) fn first_idle(terms: &Terms) -> Duration {
     let idle = terms.initial_idle.min(terms.idle);
     terms.life.map_or(idle, |life| idle.min(life))
+}
+
+/// What an attempt to expire a session left of it.
+pub(super) fn expiry(left: Option<Stored>, id: &SessionId) -> Expiry {
+    match left {
+        Some(stored) => Expiry::Left(stored.found(id)),
+        None => Expiry::Over,
+    }
 }
 
 /// Sweeps now and then until the pool is closed, and goes on after errors.

@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 
 use self::{errors::failed, statements::NOW};
 use super::{
-    Created, Directory, EndReason, Feed, FeedEvent, Found, SessionStore, StoreError,
+    Created, Directory, EndReason, Expiry, Feed, FeedEvent, Found, SessionStore, StoreError,
     StoreErrorKind, Terms,
     feed::heard,
     sql::{self, Connections, Stored, Table},
@@ -30,7 +30,9 @@ use crate::{
 mod create;
 mod directory;
 mod errors;
+mod expire;
 mod statements;
+mod sweep;
 
 /// Sessions in an SQLite file (3.42 or later), for one process whose sessions survive a restart.
 ///
@@ -164,39 +166,6 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Deletes up to a thousand expired sessions and says how many it found. They are absent without that; it
-    /// is for the disk.
-    ///
-    /// # Errors
-    ///
-    /// When the file is locked, full or read-only.
-    pub async fn sweep(&self) -> Result<u64, StoreError> {
-        let pool = self.0.writer.pool();
-        let swept = async {
-            let old = format!(
-                "delete from \"mcp_sessions\" where reference in (
-                    select reference from \"mcp_sessions\" where expires <= {NOW} limit ?1
-                )"
-            );
-            let old = sqlx::query(self.0.table.sql(&old)).bind(sql::SWEPT_AT_ONCE);
-            let swept = old.execute(pool).await?.rows_affected();
-            let marks =
-                format!("delete from \"mcp_sessions_revoked\" where at < {NOW} - 60 * 60 * 1000");
-            let marks = sqlx::query(self.0.table.sql(&marks));
-            marks.execute(pool).await.map(|_| swept)
-        };
-        swept.await.map_err(failed("sweep expired sessions"))
-    }
-
-    /// Sweeps now and then, and goes on after errors. Spawn it; it ends when the pool is closed.
-    pub async fn keep_swept(self, every: Duration) {
-        let sweep = || {
-            let store = self.clone();
-            async move { store.sweep().await }
-        };
-        sql::keep_swept(self.0.writer.pool().clone(), every, sweep).await;
-    }
-
     /// What a statement of a touch or a claim answers on this connection.
     async fn extend(
         &self,
@@ -307,6 +276,12 @@ impl SessionStore for SqliteStore {
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
         self.end_one("delete a session", id.reference(), None, reason)
             .await
+    }
+
+    async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
+        let left = self.0.expire(&id.reference()).await;
+        let left = left.map_err(failed("ask whether a session is over"))?;
+        Ok(sql::expiry(left, id))
     }
 
     async fn claim(

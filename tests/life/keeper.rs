@@ -114,7 +114,25 @@ async fn a_session_at_rest_costs_one_call_at_its_end() {
     node.post(&id).await;
     store.take_counts();
     sleep(10 * MINUTE).await;
+    assert_eq!(store.take_counts(), [("expire", 1)].into());
+}
+
+/// A store that cannot say for certain that a session is over is not believed when a read does not show it. But nothing
+/// stays for ever.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_concluded_from_a_read() {
+    let store = TestStore::default().remote().without_expire();
+    let node = node(&store);
+    let id = node.initialize().await;
+    node.post(&id).await;
+    store.take_counts();
+    sleep(MINUTE + SECOND).await;
     assert_eq!(store.take_counts(), [("load", 1)].into());
+    assert!(store.peek(&id).await.is_none());
+    assert_eq!(node.inner.deleted(), Vec::<String>::new(), "it only reads");
+    sleep(2 * MINUTE).await;
+    assert_eq!(store.take_counts(), [("delete", 1), ("load", 1)].into());
+    assert_eq!(node.inner.deleted(), [id], "then the end is certain");
 }
 
 #[tokio::test(start_paused = true)]

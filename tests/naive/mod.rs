@@ -84,7 +84,12 @@ impl NaiveStore {
     /// The state without what has expired.
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap();
-        let keeps = [CountsTheExpired, DeleteFindsTheExpired, ListShowsTheExpired];
+        let keeps = [
+            CountsTheExpired,
+            DeleteFindsTheExpired,
+            ExpireIsARead,
+            ListShowsTheExpired,
+        ];
         if !keeps.iter().any(|defect| self.has(*defect)) {
             state.rows.retain(|reference, row| {
                 let live = self.is_live(row);

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use mcp_session_layer::{
-    Issuer, Owner, Session, SessionId, SessionRecord, SessionStore,
+    Issuer, Owner, Session, SessionId, SessionRecord, SessionRef, SessionStore,
     store::{
-        AtLimit, Created, Directory, EndReason, Feed, FeedEvent, Found, Now, StoreError, Terms,
+        AtLimit, Created, Directory, EndReason, Expiry, Feed, FeedEvent, Found, Now, StoreError,
+        Terms,
     },
 };
-use tokio::{task::yield_now, time::Instant};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 use tokio_stream::{StreamExt as _, wrappers::BroadcastStream};
 
 use super::{NaiveStore, Row, State, defect::Defect::*};
@@ -81,6 +85,11 @@ impl SessionStore for NaiveStore {
             yield_now().await;
             self.state().rows.insert(key, row);
         }
+        if self.has(ExpireIsARead)
+            && let Some(touched) = self.touch_late(&key, owner, idle).await
+        {
+            return Ok(Some(touched));
+        }
         if self.has(TouchInserts) {
             let now = Instant::now();
             let record = SessionRecord::new(owner.clone(), Issuer::Layer);
@@ -135,6 +144,28 @@ impl SessionStore for NaiveStore {
         }
         self.dawdle().await;
         Ok(true)
+    }
+
+    async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
+        self.dawdle().await;
+        let key = self.key(id);
+        let expiry = {
+            let mut state = self.state();
+            match state.rows.get_mut(&key).filter(|row| self.is_live(row)) {
+                Some(row) => {
+                    if self.has(ExpireExtends) {
+                        self.extend(row, Duration::from_secs(1));
+                    }
+                    Expiry::Left(self.found(row))
+                }
+                None => Expiry::Over,
+            }
+        };
+        if self.has(ExpireEndsTheLive) {
+            self.state().rows.remove(&key);
+        }
+        self.dawdle().await;
+        Ok(expiry)
     }
 
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {
@@ -216,3 +247,21 @@ impl SessionStore for NaiveStore {
         Some(Box::pin(ends.map(|event| event.unwrap_or(FeedEvent::Gap))))
     }
 }
+
+impl NaiveStore {
+    /// A touch in the last moments of a session, as a database makes it: decided now, and to be seen a little later.
+    async fn touch_late(&self, key: &SessionRef, owner: &Owner, idle: Duration) -> Option<Found> {
+        let mut row = self.state().rows.get(key).cloned()?;
+        let left = row.deadline()?.checked_duration_since(Instant::now())?;
+        if left.is_zero() || left > LAST_MOMENTS || !self.is_owner(&row, owner) {
+            return None;
+        }
+        self.extend(&mut row, idle);
+        let found = self.found(&row);
+        sleep(LAST_MOMENTS).await;
+        self.state().rows.insert(*key, row);
+        Some(found)
+    }
+}
+
+const LAST_MOMENTS: Duration = Duration::from_millis(3);

@@ -123,8 +123,10 @@ async fn each_verb_is_one_statement() {
     assert_eq!(count() - before, 4, "touch");
     store.claim(id, owner, LONG).await.unwrap();
     assert_eq!(count() - before, 5, "claim");
+    store.expire(id).await.unwrap();
+    assert_eq!(count() - before, 6, "expire");
     store.delete(id, EndReason::Deleted).await.unwrap();
-    assert_eq!(count() - before, 6, "delete");
+    assert_eq!(count() - before, 7, "delete");
     fixture.drop().await;
 }
 

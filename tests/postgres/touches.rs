@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use mcp_session_layer::{
-    Session, SessionId, SessionStore as _,
+    PostgresStore, Session, SessionId, SessionStore as _,
     sqlx::{self, AssertSqlSafe, Row as _},
+    store::Expiry,
 };
 use tokio::time::sleep;
 
@@ -83,6 +84,56 @@ async fn touches_at_once_all_find_the_session() {
             assert!(found.idle_left + Duration::from_secs(9) > LONG, "{found:?}");
         }
     }
+    fixture.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn on_two_nodes_a_session_that_is_served_at_its_deadline_is_not_over() {
+    let Some(fixture) = Fixture::new().await else {
+        return;
+    };
+    let other = Fixture::pool().await.unwrap();
+    let there = PostgresStore::new(other).with_table(&fixture.table);
+    let nodes = [fixture.store.clone(), there];
+    sql::deadline::a_session_that_is_served_is_not_over(nodes, Duration::from_secs(5)).await;
+    fixture.drop().await;
+}
+
+/// A row that a touch holds, and has not shown yet, is waited for: it is the touch's word that counts.
+#[tokio::test]
+async fn expire_waits_for_a_touch_under_way() {
+    let Some(fixture) = Fixture::new().await else {
+        return;
+    };
+    let session = session();
+    let idle = Duration::from_millis(300);
+    fixture
+        .store
+        .create(&session, &terms_of(idle))
+        .await
+        .unwrap();
+    // What a touch does, step by step.
+    let mut touch = fixture.pool.begin().await.unwrap();
+    let extend = format!(
+        "update \"{}\" set expires = expires + interval '1 minute'",
+        fixture.table
+    );
+    sqlx::raw_sql(AssertSqlSafe(extend))
+        .execute(&mut *touch)
+        .await
+        .unwrap();
+    sleep(idle * 2).await;
+    assert!(
+        fixture.store.load(session.id()).await.unwrap().is_none(),
+        "a read does not see it"
+    );
+    let (store, waiting) = (fixture.store.clone(), session.clone());
+    let expire = tokio::spawn(async move { store.expire(waiting.id()).await });
+    sleep(idle).await;
+    assert!(!expire.is_finished(), "it waits for the row");
+    touch.commit().await.unwrap();
+    let expiry = expire.await.unwrap().unwrap();
+    assert!(matches!(expiry, Expiry::Left(_)), "{expiry:?}");
     fixture.drop().await;
 }
 

@@ -35,6 +35,7 @@ async fn each_verb_is_one_script_call_and_one_round_trip() {
     // The server learns the scripts, and the store has asked for the eviction policy.
     let known = created(&store, &ann, &limited).await;
     store.load(known.id()).await.expect("answers");
+    store.expire(known.id()).await.expect("answers");
     touch(&store, &known).await.expect("answers");
     assert!(
         store
@@ -42,7 +43,6 @@ async fn each_verb_is_one_script_call_and_one_round_trip() {
             .await
             .expect("answers")
     );
-
     let watch = Watch::new(&server.url()).await;
     let (one, two) = (session(&ann), session(&ann));
     for (verb, calls) in [("create", 1), ("create another", 2)] {
@@ -85,6 +85,9 @@ async fn each_verb_is_one_script_call_and_one_round_trip() {
             .is_some()
     );
     watch.saw_one_script_call("claim").await;
+    watch.begin().await;
+    store.expire(two.id()).await.expect("answers");
+    watch.saw_one_script_call("expire").await;
     watch.begin().await;
     assert!(
         store

@@ -1,5 +1,7 @@
 //! What the tests of the SQL stores share: sessions to keep, and an ear for what `sqlx` and the stores log.
 
+pub(crate) mod deadline;
+
 use std::{
     fmt::Write as _,
     sync::{Mutex, OnceLock},

@@ -45,6 +45,13 @@ async fn each_verb_is_one_statement() {
     assert!(logged(id.expose()).is_empty(), "an id is in no statement");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn on_two_nodes_a_session_that_is_served_at_its_deadline_is_not_over() {
+    let file = File::new();
+    let nodes = [file.store().await, file.store().await];
+    sql::deadline::a_session_that_is_served_is_not_over(nodes, Duration::from_secs(5)).await;
+}
+
 /// Calls hand their connection to each other, but not past whoever else waits for the pool.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_store_leaves_connections_to_others() {

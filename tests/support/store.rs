@@ -9,7 +9,9 @@ use std::{
 
 use mcp_session_layer::{
     MemoryStore, Owner, Session, SessionId, SessionStore,
-    store::{Created, Directory, EndReason, Feed, Found, Now, StoreError, StoreErrorKind, Terms},
+    store::{
+        Created, Directory, EndReason, Expiry, Feed, Found, Now, StoreError, StoreErrorKind, Terms,
+    },
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -30,6 +32,7 @@ pub(crate) struct TestStore {
     delay: Duration,
     is_remote: bool,
     has_no_feed: bool,
+    cannot_expire: bool,
 }
 
 /// What is wrong with a verb.
@@ -45,7 +48,7 @@ pub(crate) enum Fault {
 pub(crate) const AWAY: Fault = Fault::Fails(StoreErrorKind::Unavailable);
 
 /// What a request asks of a store.
-pub(crate) const VERBS: &[&str] = &["create", "load", "touch", "delete", "claim"];
+pub(crate) const VERBS: &[&str] = &["create", "load", "touch", "delete", "expire", "claim"];
 
 impl TestStore {
     /// The sessions of this one.
@@ -68,6 +71,14 @@ impl TestStore {
     pub(crate) fn without_feed(self) -> Self {
         Self {
             has_no_feed: true,
+            ..self
+        }
+    }
+
+    /// It has no verb that says for certain whether a session is over, and makes a handle of each answer.
+    pub(crate) fn without_expire(self) -> Self {
+        Self {
+            cannot_expire: true,
             ..self
         }
     }
@@ -145,6 +156,14 @@ impl TestStore {
         Err(StoreError::new(kind, verb))
     }
 
+    fn handed_out(&self, found: Option<Found>) -> Option<Found> {
+        let mut found = found?;
+        if self.cannot_expire {
+            found.session = Session::new(found.session.id().clone(), found.session.record());
+        }
+        Some(found)
+    }
+
     async fn pause(&self) {
         let random = {
             let mut pauses = self.pauses.lock();
@@ -160,12 +179,15 @@ impl TestStore {
 #[deny(clippy::missing_trait_methods)]
 impl SessionStore for TestStore {
     async fn create(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
+        let copy = Session::new(session.id().clone(), session.record());
+        let session = if self.cannot_expire { &copy } else { session };
         let effect = self.memory.create(session, terms);
         self.verb("create", effect).await
     }
 
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
-        self.verb("load", self.memory.load(id)).await
+        let found = self.verb("load", self.memory.load(id)).await?;
+        Ok(self.handed_out(found))
     }
 
     async fn touch(
@@ -175,12 +197,21 @@ impl SessionStore for TestStore {
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
         let effect = self.memory.touch(id, owner, idle);
-        self.verb("touch", effect).await
+        let found = self.verb("touch", effect).await?;
+        Ok(self.handed_out(found))
     }
 
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
         let effect = self.memory.delete(id, reason);
         self.verb("delete", effect).await
+    }
+
+    async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
+        if self.cannot_expire {
+            let kind = StoreErrorKind::Unsupported;
+            return Err(StoreError::new(kind, "expire"));
+        }
+        self.verb("expire", self.memory.expire(id)).await
     }
 
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {

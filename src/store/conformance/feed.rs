@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::case::{Case, LONG, SHORT, session, terms, terms_of_idle};
+use super::case::{Case, LONG, SHORT, granted, session, terms, terms_of_idle};
 use crate::{
     protocol::SessionRef,
     store::{AtLimit, EndReason, Feed, FeedEvent, SessionFilter, SessionStore, Terms},
@@ -118,18 +118,22 @@ pub async fn expiry_is_not_announced<S: SessionStore + Clone>(
     let Some(mut feed) = listen(&case).await else {
         return;
     };
-    let (session, creation) = case
-        .timed(case.created(&case.anonymous(), &terms_of_idle(SHORT)))
-        .await;
-    case.time.until_over(creation, SHORT).await;
-    assert!(case.touch(&session, LONG).await.is_none());
+    let [deleted, asked] = [
+        case.created(&case.anonymous(), &terms_of_idle(SHORT)).await,
+        case.created(&case.anonymous(), &terms_of_idle(SHORT)).await,
+    ];
+    let (_, touch) = case.timed(case.touch(&asked, SHORT)).await;
+    case.time.until_over(touch, granted(SHORT)).await;
+    assert!(case.touch(&deleted, LONG).await.is_none());
     assert!(
-        !case.delete(&session).await,
+        !case.delete(&deleted).await,
         "a delete of an expired session"
     );
+    // A store that cannot says so.
+    drop(store.expire(asked.id()).await);
     let heard = heard_until_marker(&case, &mut feed).await;
     assert!(
-        !heard.contains(session.reference()),
+        !heard.contains(deleted.reference()) && !heard.contains(asked.reference()),
         "expiry is not announced"
     );
 }

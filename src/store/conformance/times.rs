@@ -6,7 +6,7 @@ use super::{
     case::{Case, LONG, SHORT, granted, terms, terms_of_idle},
     time::ROUNDING,
 };
-use crate::store::{Created, EndReason, Found, Now, SessionStore, Terms};
+use crate::store::{Created, EndReason, Expiry, Found, Now, SessionStore, Terms};
 
 /// Until its first touch a session lives for the shortest of [`Terms::initial_idle`], [`Terms::idle`] and
 /// [`Terms::life`].
@@ -212,7 +212,7 @@ pub async fn expired_is_absent_for_every_verb<S: SessionStore + Clone>(
     let owner = case.anonymous();
     // One session a verb: the first verb may sweep.
     let mut sessions = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..7 {
         let session = case.created(&owner, &terms_of_idle(SHORT)).await;
         let (_, touch) = case.timed(case.touch(&session, SHORT)).await;
         sessions.push((session, touch));
@@ -220,9 +220,10 @@ pub async fn expired_is_absent_for_every_verb<S: SessionStore + Clone>(
     for (session, touch) in &sessions {
         case.is_live_until(session, *touch, SHORT, "idle").await;
     }
-    let (_, last) = sessions[5];
+    let (_, last) = sessions[6];
     case.time.until_over(last, granted(SHORT)).await;
-    let [touch, load, delete, now, claim, create] = [0, 1, 2, 3, 4, 5].map(|i| &sessions[i].0);
+    let [touch, load, delete, now, claim, expire, create] =
+        [0, 1, 2, 3, 4, 5, 6].map(|i| &sessions[i].0);
     let touched = case.touch(touch, LONG).await;
     assert!(touched.is_none(), "touch of an expired session");
     assert!(!case.is_live(load).await, "load of an expired session");
@@ -231,13 +232,15 @@ pub async fn expired_is_absent_for_every_verb<S: SessionStore + Clone>(
     assert!(!matches!(now, Now::Live(_)), "touch_now of an expired one");
     let claimed = store.claim(claim.id(), &case.owner("a"), LONG).await;
     assert!(!matches!(claimed, Ok(Some(_))), "claim of an expired one");
+    let expired = store.expire(expire.id()).await;
+    assert!(!matches!(expired, Ok(Expiry::Left(_))), "expire");
     let created = case.create(create, &terms()).await;
     assert!(
         matches!(created, Created::New { .. }),
         "an expired session takes no id: {created:?}"
     );
     if let Some(directory) = store.directory() {
-        for (session, _) in &sessions[..5] {
+        for (session, _) in &sessions[..6] {
             let end = directory
                 .end(&case.scope, session.reference(), EndReason::Revoked)
                 .await;

@@ -37,6 +37,22 @@ pub(super) fn claim() -> String {
     )
 }
 
+/// A statement that locks a row, so that it sees what a touch made of it just now, and removes it if its time is up. It
+/// answers the row, and whether it is over.
+pub(super) fn expire() -> String {
+    format!(
+        "with held as materialized (
+            select reference, scope, principal, initialize_params, {ANSWER},
+                expires <= clock_timestamp() as is_over
+            from \"mcp_sessions\" where reference = $1 for update
+        ),
+        gone as (
+            delete from \"mcp_sessions\" where reference in (select reference from held where is_over)
+        )
+        select * from held"
+    )
+}
+
 /// A statement that ends the live sessions of this condition, says so with the reason in this parameter, and counts
 /// them.
 pub(super) fn end(condition: &str, reason: &str) -> String {

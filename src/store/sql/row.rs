@@ -58,6 +58,11 @@ impl Stored {
         })
     }
 
+    /// Whether nothing was left of its time.
+    pub(in crate::store) fn is_over(&self) -> bool {
+        self.idle_left.is_zero()
+    }
+
     pub(in crate::store) fn found(self, id: &SessionId) -> Found {
         Found {
             session: Session::new(id.clone(), self.record),

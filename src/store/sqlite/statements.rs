@@ -2,10 +2,15 @@
 
 /// A statement that reads a session with its parameters.
 pub(super) fn load() -> String {
+    format!("{} and expires > {NOW}", read())
+}
+
+/// A statement that reads a row, also of a session whose time is up: what it has left is then zero or less.
+pub(super) fn read() -> String {
     format!(
         "select reference, scope, principal, initialize_params, {ANSWER}
         from \"mcp_sessions\" left join \"mcp_sessions_params\" using (reference)
-        where reference = ?1 and expires > {NOW}"
+        where reference = ?1"
     )
 }
 

@@ -14,7 +14,7 @@ use crate::{
     protocol::SessionId,
     session::{Owner, Session},
     store::{
-        Created, Directory, EndReason, Feed, FeedEvent, Found, MemoryStore, SessionStore,
+        Created, Directory, EndReason, Expiry, Feed, FeedEvent, Found, MemoryStore, SessionStore,
         StoreError, StoreErrorKind, Terms,
     },
 };
@@ -131,6 +131,15 @@ impl SessionStore for Primary {
 
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
         self.call(self.store.delete(id, reason)).await
+    }
+
+    async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
+        self.loads.fetch_add(1, Relaxed);
+        let expiry = self.call(self.store.expire(id)).await?;
+        Ok(match expiry {
+            Expiry::Left(found) => from_far(Some(found)).map_or(Expiry::Over, Expiry::Left),
+            Expiry::Over => Expiry::Over,
+        })
     }
 
     async fn claim(
