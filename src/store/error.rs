@@ -24,6 +24,19 @@ pub enum StoreErrorKind {
     Failed,
 }
 
+impl StoreErrorKind {
+    /// A short name, for labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Corrupt => "corrupt",
+            Self::Unsupported => "unsupported",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 impl StoreError {
     /// An error without a cause. `doing` says what was being done, as in "touch a session".
     #[must_use]

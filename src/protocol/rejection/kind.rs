@@ -83,6 +83,32 @@ impl RejectionKind {
         }
     }
 
+    /// A short name, for labels and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MissingSession => "missing_session",
+            Self::DuplicateSessionHeader => "duplicate_session_header",
+            Self::DuplicateVersionHeader => "duplicate_version_header",
+            Self::UnsupportedProtocolVersion => "unsupported_protocol_version",
+            Self::Malformed => "malformed",
+            Self::Unknown => "unknown",
+            Self::Ended => "ended",
+            Self::InnerGone => "inner_gone",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyUnreadable => "body_unreadable",
+            Self::BodyNotJson => "body_not_json",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::Full => "full",
+            Self::Revoked => "revoked",
+            Self::Draining => "draining",
+            Self::Busy => "busy",
+            Self::PrincipalFailed => "principal_failed",
+            Self::InvalidInnerId => "invalid_inner_id",
+        }
+    }
+
     /// What a client is told that gets no JSON: enough to mend the request, nothing of stores and
     /// sessions.
     pub(super) fn text(self) -> &'static str {
