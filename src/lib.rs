@@ -60,6 +60,7 @@
 //! | `postgres` | `PostgresStore` | no |
 //! | `sqlite` | `SqliteStore` | no |
 //! | `rmcp` | `RmcpSessionStore`: rmcp restores sessions on a node that has never seen them | no |
+//! | `metrics` | numbers for a recorder of the [`metrics`](https://docs.rs/metrics) facade | no |
 //! | `conformance` | the contract of [`SessionStore`] as functions to run against a store of your own | no |
 //!
 //! # Deployment
@@ -83,6 +84,10 @@
 mod extract;
 mod handle;
 mod lifecycle;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+mod metrics;
 mod protocol;
 mod registry;
 #[cfg(feature = "rmcp")]

@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use crate::{
+    metrics::StoreCall,
     protocol::SessionId,
     session::{Owner, Session},
     store::{
@@ -54,16 +55,20 @@ impl BoundedStore {
         terms: &Terms,
     ) -> Result<Created, StoreError> {
         let doing = "create a session";
-        let _place = self.wait_in_line(doing)?;
-        let deadline = Instant::now() + self.timeout;
-        match timeout_at(deadline, self.store.create(session, terms)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(StoreError::new(StoreErrorKind::Unavailable, doing)),
-        }
+        counted("create", async {
+            let _place = self.wait_in_line(doing)?;
+            let deadline = Instant::now() + self.timeout;
+            match timeout_at(deadline, self.store.create(session, terms)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(StoreError::new(StoreErrorKind::Unavailable, doing)),
+            }
+        })
+        .await
     }
 
     pub(crate) async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
-        self.retry("load a session", || self.store.load(id)).await
+        let call = self.retry("load a session", || self.store.load(id));
+        counted("load", call).await
     }
 
     pub(crate) async fn touch(
@@ -72,8 +77,8 @@ impl BoundedStore {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
-        self.retry("touch a session", || self.store.touch(id, owner, idle))
-            .await
+        let call = self.retry("touch a session", || self.store.touch(id, owner, idle));
+        counted("touch", call).await
     }
 
     /// `None`: the store cannot say.
@@ -91,8 +96,8 @@ impl BoundedStore {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
-        self.retry("claim a session", || self.store.claim(id, owner, idle))
-            .await
+        let call = self.retry("claim a session", || self.store.claim(id, owner, idle));
+        counted("claim", call).await
     }
 
     pub(crate) async fn delete(
@@ -100,8 +105,8 @@ impl BoundedStore {
         id: &SessionId,
         reason: EndReason,
     ) -> Result<bool, StoreError> {
-        self.retry("delete a session", || self.store.delete(id, reason))
-            .await
+        let call = self.retry("delete a session", || self.store.delete(id, reason));
+        counted("delete", call).await
     }
 
     /// However long it takes. For the background.
@@ -146,6 +151,17 @@ impl BoundedStore {
             .try_acquire()
             .map_err(|_| StoreError::new(StoreErrorKind::Unavailable, doing))
     }
+}
+
+/// The same call, counted under this verb.
+async fn counted<T>(
+    verb: &'static str,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let counted = StoreCall::begin(verb);
+    let answer = call.await;
+    counted.end(answer.as_ref().err().map(|error| error.kind().as_str()));
+    answer
 }
 
 async fn until_answered<T, F>(id: &SessionId, doing: &'static str, call: impl Fn() -> F) -> T

@@ -2,7 +2,7 @@
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::{protocol::SessionRef, session::Owner, store::EndReason};
+use crate::{metrics, protocol::SessionRef, session::Owner, store::EndReason};
 
 /// A subscription to the creation and the end of sessions.
 #[derive(Debug)]
@@ -54,6 +54,9 @@ impl Events {
     }
 
     pub(crate) fn announce(&self, event: SessionEvent) {
+        if let SessionEvent::Created { .. } = event {
+            metrics::session_created();
+        }
         // An error says that nobody listens.
         let _ = self.0.send(event);
     }

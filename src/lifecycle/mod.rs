@@ -23,6 +23,7 @@ use self::{
     keeper::KeeperStart, notify::Notifier,
 };
 use crate::{
+    metrics,
     protocol::{
         Rejection,
         rejection::{self, Spare},
@@ -115,6 +116,7 @@ impl Lifecycle {
 
     fn render(&self, rejection: Rejection, spare: Spare) -> Response<Body> {
         tracing::debug!(kind = ?rejection.kind(), "refused a request");
+        metrics::request_refused(rejection.kind().as_str());
         rejection::respond(rejection, self.settings.renderer.as_ref(), spare)
     }
 

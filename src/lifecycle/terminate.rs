@@ -7,11 +7,12 @@ use http::{Response, StatusCode};
 
 use super::{Buffered, Lifecycle, ReadEnd, SessionEvent};
 use crate::{
+    metrics,
     protocol::{
         AnswerHead, Rejection, RejectionKind, SESSION_ID, SessionId, SessionRef, message::Answer,
     },
     registry::Ended,
-    session::{InFlight, Session},
+    session::{InFlight, Session, times},
     store::{EndReason, SessionFilter, StoreError, StoreErrorKind},
 };
 
@@ -124,18 +125,31 @@ pub(crate) fn end_here(lifecycle: &Lifecycle, reference: &SessionRef, reason: En
 
 /// As [`end_here`], for an end that was heard from elsewhere.
 pub(super) fn end_heard(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndReason) {
-    let announce = || announce(lifecycle, reference, reason);
+    let announce = |session: Option<&_>| announce(lifecycle, reference, reason, session);
     if let Ended::Served(session) = lifecycle.alive.registry.end_heard(reference, announce) {
         lifecycle.notify_inner(&session);
     }
 }
 
 fn end_in_registry(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndReason) -> Ended {
-    let announce = || announce(lifecycle, reference, reason);
+    let announce = |session: Option<&_>| announce(lifecycle, reference, reason, session);
     lifecycle.alive.registry.end(reference, announce)
 }
 
-fn announce(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndReason) {
+/// `session` is the one that this node served, if it did.
+fn announce(
+    lifecycle: &Lifecycle,
+    reference: &SessionRef,
+    reason: EndReason,
+    session: Option<&Session>,
+) {
+    if let Some(session) = session {
+        let error = (reason == EndReason::InnerGone).then(|| reason.as_str());
+        metrics::session_ended(reason.as_str(), error, || {
+            let age = session.times().age(times::now());
+            (age, session.protocol_version())
+        });
+    }
     lifecycle.alive.admission.open();
     lifecycle.alive.events.announce(SessionEvent::Ended {
         reference: *reference,

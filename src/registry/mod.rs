@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 pub(crate) use self::routes::Routes;
 use self::tombstones::{Tombstone, Tombstones};
 use crate::{
+    metrics,
     protocol::{RejectionKind, SessionRef},
     session::{InFlight, RegistryId, Session, Table, Tracker, Wake, times},
     store::Found,
@@ -126,6 +127,7 @@ impl Registry {
         self.note_times(&session, found);
         let reference = session.reference();
         shard.sessions.insert(hash(reference), session.clone());
+        metrics::sessions_served(1);
         self.tracker.wake(Wake::Keep(session.clone()));
         session
     }
@@ -134,7 +136,13 @@ impl Registry {
     pub(crate) fn note_times(&self, session: &Session, found: &Found) {
         if !session.state().now().is_kept() {
             let now = times::now();
-            session.times().note(now, found.idle_left, found.life_left);
+            let Found {
+                age,
+                idle_left,
+                life_left,
+                ..
+            } = *found;
+            session.times().note(now, age, idle_left, life_left);
         }
     }
 
@@ -143,8 +151,12 @@ impl Registry {
         self.shard(reference).tombstones.remove(reference);
     }
 
-    /// Ends a session on this node, once, and announces it.
-    pub(crate) fn end(&self, reference: &SessionRef, announce: impl FnOnce()) -> Ended {
+    /// Ends a session on this node, once, and announces it; with the session, if this node served it.
+    pub(crate) fn end(
+        &self,
+        reference: &SessionRef,
+        announce: impl FnOnce(Option<&Session>),
+    ) -> Ended {
         let session = {
             let mut shard = self.shard(reference);
             let session = shard.remove(reference);
@@ -158,9 +170,10 @@ impl Registry {
             }
             session
         };
-        announce();
+        announce(session.as_ref());
         match session {
             Some(session) => {
+                metrics::sessions_served(-1);
                 session.end();
                 Ended::Served(session)
             }
@@ -170,7 +183,11 @@ impl Registry {
 
     /// As [`end`](Self::end), for ends heard from elsewhere: none is announced of sessions that this node never served, and
     /// a look-up under way must not let one in.
-    pub(crate) fn end_heard(&self, reference: &SessionRef, announce: impl FnOnce()) -> Ended {
+    pub(crate) fn end_heard(
+        &self,
+        reference: &SessionRef,
+        announce: impl FnOnce(Option<&Session>),
+    ) -> Ended {
         {
             let mut shard = self.shard(reference);
             if shard.find(reference).is_none() {
@@ -218,6 +235,15 @@ impl Registry {
     }
 }
 
+impl Drop for Registry {
+    fn drop(&mut self) {
+        for shard in &mut self.shards {
+            let left = shard.get_mut().sessions.len();
+            metrics::sessions_served(-i32::try_from(left).unwrap_or(i32::MAX));
+        }
+    }
+}
+
 impl Shard {
     fn find(&self, reference: &SessionRef) -> Option<&Session> {
         self.sessions
@@ -261,7 +287,7 @@ mod tests {
         let registry = Registry::new(mpsc::unbounded_channel().0);
         let session = SessionRef::from_bytes([7; 32]);
         let announced = Cell::new(0);
-        let announce = || announced.set(announced.get() + 1);
+        let announce = |_: Option<&Session>| announced.set(announced.get() + 1);
         registry.end_heard(&session, announce);
         assert!(matches!(registry.end(&session, announce), Ended::Elsewhere));
         assert!(matches!(registry.end(&session, announce), Ended::Before));

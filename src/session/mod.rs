@@ -160,6 +160,15 @@ impl Session {
         attached.more().locals.get_or_insert(made)
     }
 
+    /// The protocol version that its client last named, or else the one that it asked for.
+    pub(crate) fn protocol_version(&self) -> Option<String> {
+        let route = self.route();
+        let named = route.as_deref().and_then(Route::version);
+        named
+            .map(str::to_owned)
+            .or_else(|| self.record().protocol_version)
+    }
+
     pub(crate) fn state(&self) -> &State {
         &self.0.state
     }

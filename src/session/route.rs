@@ -96,6 +96,11 @@ impl Route {
         upstream.noted.store(self.digest, Relaxed);
     }
 
+    /// The protocol version that a request there named.
+    pub(crate) fn version(&self) -> Option<&str> {
+        self.version.as_ref()?.to_str().ok()
+    }
+
     /// A request without a body on this session.
     pub(crate) fn request(&self, method: Method, id: &SessionId) -> Request<Body> {
         let mut request = Request::new(Body::empty());

@@ -14,7 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
 use super::{InFlight, Session, StreamKind};
-use crate::protocol::RejectionKind;
+use crate::{metrics::WatchedStream, protocol::RejectionKind};
 
 /// Makes a body end with the session that it is an answer on.
 ///
@@ -32,6 +32,7 @@ pub(crate) fn watch(
         has_ended: AtomicBool::new(false),
         state: Mutex::new(State {
             body: Some(body),
+            _watched: Some(WatchedStream::new()),
             ..State::default()
         }),
     });
@@ -69,6 +70,7 @@ struct State {
     /// Keeps the session in use for as long as the stream is open.
     in_flight: Option<InFlight>,
     waker: Option<Waker>,
+    _watched: Option<WatchedStream>,
 }
 
 impl Stream {

@@ -73,13 +73,25 @@ impl Times {
     }
 
     /// Takes over a store's word.
-    pub(crate) fn note(&self, now: Tick, idle_left: Duration, life_left: Option<Duration>) {
+    pub(crate) fn note(
+        &self,
+        now: Tick,
+        age: Duration,
+        idle_left: Duration,
+        life_left: Option<Duration>,
+    ) {
+        self.created.store(now.saturating_sub(ticks(age)), Relaxed);
         let end = life_left.map_or(NO_END, |left| {
             now.saturating_add(ticks(left)).min(NO_END - 1)
         });
         self.end_of_life.store(end, Relaxed);
         self.until
             .store(now.saturating_add(ticks(idle_left)).min(end), Relaxed);
+    }
+
+    /// How long ago it was created.
+    pub(crate) fn age(&self, now: Tick) -> Duration {
+        between(self.created.load(Relaxed), now)
     }
 
     /// When its time is over unless it is touched.
@@ -131,7 +143,7 @@ impl Times {
     pub(crate) fn left(&self, now: Tick, until: Tick) -> (Duration, Duration, Option<Duration>) {
         let end = self.end_of_life();
         (
-            between(self.created.load(Relaxed), now),
+            self.age(now),
             between(now, until),
             (end != NO_END).then(|| between(now, end)),
         )

@@ -26,6 +26,7 @@ use super::{
     StoreErrorKind, Terms,
 };
 use crate::{
+    metrics,
     protocol::SessionId,
     session::{Owner, Session},
 };
@@ -339,6 +340,7 @@ impl<S: SessionStore> CachedStore<S> {
     fn serve_stale(&self, id: &SessionId, owner: &Owner) -> Option<Found> {
         let found = self.stale(id, owner)?;
         self.stale_served.fetch_add(1, Relaxed);
+        metrics::stale_served();
         Some(found)
     }
 

@@ -13,11 +13,15 @@ use self::{rules::Room, tree::Tree};
 
 /// The rooms of `src/`, ground first. Each may use those that it names, all of which stand above it.
 const ROOMS: &[Room] = &[
+    Room("metrics", &[]),
     Room("protocol", &[]),
-    Room("session", &["protocol"]),
-    Room("store", &["session", "protocol"]),
-    Room("registry", &["store", "session", "protocol"]),
-    Room("lifecycle", &["registry", "store", "session", "protocol"]),
+    Room("session", &["protocol", "metrics"]),
+    Room("store", &["session", "protocol", "metrics"]),
+    Room("registry", &["store", "session", "protocol", "metrics"]),
+    Room(
+        "lifecycle",
+        &["registry", "store", "session", "protocol", "metrics"],
+    ),
     // The handle is what the layer gives out, so it stands below.
     Room(
         "handle",
