@@ -2,7 +2,6 @@
 //! connection that goes on working. Over real sockets, because that is where it goes wrong.
 
 use std::{
-    convert::Infallible,
     io,
     net::SocketAddr,
     sync::{
@@ -15,20 +14,17 @@ use std::{
 use axum::{Router, extract::Request, response::Response, routing};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, future::join_all, stream};
-use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
-use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use mcp_session_layer::MemoryStore;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 use tower::Layer;
 use uuid::Uuid;
 
-use support::{answers::NOT_FOUND, layer::layer, sockets::serve};
+use support::{
+    answers::NOT_FOUND,
+    layer::layer,
+    sockets::serve,
+    wire::{Http1, Http2},
+};
 
 mod support;
 
@@ -53,7 +49,7 @@ async fn a_client_that_writes_before_it_reads_gets_every_404_on_one_connection()
                 client.send(&dead(&length(size))).await?;
                 // Every other time the answer is there before the body leaves.
                 if nth % 2 == 0 {
-                    client.0.get_ref().readable().await?;
+                    client.0.0.get_ref().readable().await?;
                 }
                 client.send(&body).await?;
                 client.answer().await
@@ -143,7 +139,7 @@ async fn beyond_1024_unfinished_bodies_a_connection_is_answered_then_closed() {
     let mut connections = Vec::new();
     for _ in 0..11 {
         let h2 = Http2::connect(addr).await;
-        let answers = join_all((0..93).map(|_| h2.post_dead(stream::pending()))).await;
+        let answers = join_all((0..93).map(|_| post_dead(&h2, stream::pending()))).await;
         assert!(answers.iter().all(|answer| *answer == not_found()));
         connections.push(h2);
     }
@@ -190,7 +186,7 @@ async fn over_http2_bodies_are_taken_to_their_end_and_the_connection_stays() {
             taken.fetch_add(16 * KIB, Relaxed);
             Bytes::from_static(&[b'x'; 16 * KIB])
         });
-        h2.post_dead(frames)
+        post_dead(&h2, frames)
     }))
     .await;
     assert!(answers.iter().all(|answer| *answer == not_found()));
@@ -204,7 +200,10 @@ async fn over_http2_bodies_are_taken_to_their_end_and_the_connection_stays() {
     assert!(all.is_ok(), "{} bytes taken", taken.load(Relaxed));
 
     let hello = stream::iter([Bytes::from("hello")]);
-    assert_eq!(h2.post(Some("2026-07-28"), None, hello).await, ok("hello"));
+    assert_eq!(
+        post(&h2, "mcp-protocol-version", "2026-07-28", hello).await,
+        ok("hello")
+    );
 }
 
 /// The refused body looks like a request, to show that it is not taken for one.
@@ -225,58 +224,26 @@ async fn pipelined_requests_are_answered_in_order() {
     }
 }
 
-/// An HTTP/1.1 client that does what it is told and no more.
-struct Client(BufReader<TcpStream>);
+/// A client that is told 404 where it has to be.
+struct Client(Http1);
 
 impl Client {
     async fn connect(addr: SocketAddr) -> Self {
-        let socket = TcpStream::connect(addr).await.unwrap();
-        socket.set_nodelay(true).unwrap();
-        Self(BufReader::new(socket))
+        Self(Http1::connect(addr).await)
     }
 
     async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let sent = async {
-            self.0.write_all(bytes).await?;
-            self.0.flush().await
-        };
-        timeout(PATIENCE, sent).await?
+        self.0.send(bytes).await
     }
 
     async fn answer(&mut self) -> io::Result<Answer> {
-        timeout(PATIENCE, self.read_answer()).await?
+        let reply = self.0.reply().await?;
+        assert!(reply.is_whole, "{reply:?}");
+        Ok((reply.status, reply.body))
     }
 
-    async fn read_answer(&mut self) -> io::Result<Answer> {
-        let mut status = String::new();
-        if self.0.read_line(&mut status).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            self.0.read_line(&mut line).await?;
-            if line.trim().is_empty() {
-                break;
-            }
-            let (name, value) = line.split_once(':').unwrap();
-            if name.eq_ignore_ascii_case("content-length") {
-                length = value.trim().parse().unwrap();
-            }
-        }
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).await?;
-        let status = status.split(' ').nth(1).unwrap().parse().unwrap();
-        Ok((status, String::from_utf8(body).unwrap()))
-    }
-
-    /// A connection is closed by an end or by a reset; nothing may come before it.
     async fn is_open_for(&mut self, time: Duration) -> bool {
-        match timeout(time, self.0.read_u8()).await {
-            Ok(Ok(byte)) => panic!("{byte} after the answer"),
-            Ok(Err(_)) => false,
-            Err(_) => true,
-        }
+        self.0.is_open_for(time).await
     }
 
     async fn closed(&mut self) {
@@ -284,47 +251,22 @@ impl Client {
     }
 }
 
-/// One HTTP/2 connection.
-struct Http2(SendRequest<BoxBody<Bytes, Infallible>>);
+async fn post_dead<S>(h2: &Http2, frames: S) -> Answer
+where
+    S: Stream<Item = Bytes> + Send + Sync + 'static,
+{
+    let id = Uuid::new_v4().to_string();
+    post(h2, "mcp-session-id", &id, frames).await
+}
 
-impl Http2 {
-    async fn connect(addr: SocketAddr) -> Self {
-        let socket = TcpStream::connect(addr).await.unwrap();
-        let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-            .handshake(TokioIo::new(socket));
-        let (sender, connection) = handshake.await.unwrap();
-        tokio::spawn(connection);
-        Self(sender)
-    }
-
-    async fn post_dead<S>(&self, frames: S) -> Answer
-    where
-        S: Stream<Item = Bytes> + Send + Sync + 'static,
-    {
-        let id = Uuid::new_v4().to_string();
-        self.post(None, Some(&id), frames).await
-    }
-
-    async fn post<S>(&self, version: Option<&str>, id: Option<&str>, frames: S) -> Answer
-    where
-        S: Stream<Item = Bytes> + Send + Sync + 'static,
-    {
-        let mut request = http::Request::post("http://mcp.test/mcp");
-        for (name, value) in [("mcp-protocol-version", version), ("mcp-session-id", id)] {
-            if let Some(value) = value {
-                request = request.header(name, value);
-            }
-        }
-        let body = StreamBody::new(frames.map(|data| Ok(Frame::data(data))));
-        let request = request.body(BodyExt::boxed(body)).unwrap();
-        let answer = async {
-            let answer = self.0.clone().send_request(request).await.unwrap();
-            let status = answer.status().as_u16();
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
-            (status, String::from_utf8(body.into()).unwrap())
-        };
-        timeout(PATIENCE, answer).await.expect("no answer")
-    }
+async fn post<S>(h2: &Http2, name: &str, value: &str, frames: S) -> Answer
+where
+    S: Stream<Item = Bytes> + Send + Sync + 'static,
+{
+    let head = http::Request::post("http://mcp.test/mcp").header(name, value);
+    let reply = h2.send(head.body(()).unwrap(), frames).await.unwrap();
+    assert!(reply.is_whole, "{reply:?}");
+    (reply.status, reply.body)
 }
 
 type Answer = (u16, String);
@@ -367,5 +309,3 @@ const MIB: usize = 1024 * KIB;
 const MAX_TIME: Duration = Duration::from_secs(5);
 /// 100 ms is promised; a busy machine gets some more.
 const PROMPT: Duration = Duration::from_millis(500);
-/// A test that hangs is a test that fails.
-const PATIENCE: Duration = Duration::from_secs(20);

@@ -115,6 +115,7 @@ impl Buffered {
         Body::new(Replayed {
             head: Some((self.head.freeze(), self.held)),
             error: self.error,
+            is_error_due: false,
             rest: self.rest,
         })
     }
@@ -123,6 +124,7 @@ impl Buffered {
 struct Replayed {
     head: Option<(Bytes, Option<OwnedSemaphorePermit>)>,
     error: Option<axum::Error>,
+    is_error_due: bool,
     rest: Body,
 }
 
@@ -136,6 +138,12 @@ impl HttpBody for Replayed {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         match self.head.take() {
             Some((head, _)) if !head.is_empty() => Poll::Ready(Some(Ok(Frame::data(head)))),
+            // A server drops what it has not sent yet when a body breaks off, and sends it when a body has to wait.
+            _ if self.error.is_some() && !self.is_error_due => {
+                self.is_error_due = true;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             _ => match self.error.take() {
                 Some(error) => Poll::Ready(Some(Err(error))),
                 None => Pin::new(&mut self.rest).poll_frame(cx),

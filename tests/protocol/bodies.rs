@@ -6,14 +6,15 @@ use axum::body::Body;
 use futures_util::{StreamExt as _, stream};
 use mcp_session_layer::{MemoryStore, Rejection, RejectionKind};
 use tokio::time::Instant;
-use tower::Layer as _;
+use tower::{Layer as _, ServiceExt as _};
 
 use crate::{
-    inner::Inner,
+    inner::{Inner, json, with_ids},
     setup::{guard, over},
     support::{
-        answers::{NO_SESSION, send},
-        requests::{INITIALIZE, request},
+        answers::{NO_SESSION, id_of, send},
+        requests::{INITIALIZE, initialize, post, request},
+        sessions::is_live,
     },
 };
 
@@ -68,6 +69,58 @@ async fn a_body_that_must_be_read_has_64_kib_unless_set() {
             assert!(inner.calls().is_empty());
         }
     }
+}
+
+/// Always ready with nothing. It gives up when nobody else could run for long.
+fn endless() -> Body {
+    let mut polls = 0;
+    Body::from_stream(stream::repeat_with(move || {
+        polls += 1;
+        assert!(polls < 1_000_000, "nobody else runs");
+        Ok::<_, Infallible>("")
+    }))
+}
+
+/// Of the client and of the inner service. The clock goes on only if others run meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_body_without_end_that_is_always_ready_keeps_nobody_from_running() {
+    let others = || {
+        tokio::spawn(async {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::advance(Duration::from_secs(10)).await;
+        })
+    };
+    let inner = Inner::new(|_| {
+        let mut response = json(200, "");
+        *response.body_mut() = endless();
+        with_ids(response, &["theirs"])
+    });
+    let (store, service) = guard(&inner);
+    let ran = others();
+    let request = request("POST").body(endless()).unwrap();
+    let answer = send(&service, request).await;
+    answer.assert_refused(RejectionKind::BodyTimeout, 408, "Request body too slow");
+    ran.await.unwrap();
+
+    // An answer that cannot be looked at in time goes out as it comes.
+    let ran = others();
+    let Ok(response) = service.clone().oneshot(initialize()).await;
+    assert_eq!(id_of(&response).as_deref(), Some("theirs"));
+    assert!(is_live(&store, "theirs").await);
+    ran.await.unwrap();
+
+    let inner = Inner::new(|_| {
+        let mut response = json(404, "");
+        *response.body_mut() = endless();
+        response
+    });
+    let service = over(&store).layer(inner);
+    let ran = others();
+    let Ok(response) = service.clone().oneshot(post("theirs")).await;
+    assert_eq!(response.status(), 404);
+    ran.await.unwrap();
 }
 
 /// As a client's icon may be.

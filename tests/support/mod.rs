@@ -11,3 +11,5 @@ pub(crate) mod sessions;
 pub(crate) mod sockets;
 pub(crate) mod store;
 pub(crate) mod time;
+pub(crate) mod wire;
+pub(crate) mod witness;
