@@ -155,7 +155,7 @@ impl Sessions {
     /// # }
     /// ```
     pub async fn ready(&self) -> bool {
-        if self.0.alive.is_draining.load(Relaxed) {
+        if self.is_draining() {
             return false;
         }
         // An id that nobody has, so that no memory of an earlier answer can stand in for the store.
@@ -190,6 +190,10 @@ impl Sessions {
     /// ```
     pub async fn shut_down(&self, grace: Duration) {
         shutdown::shut_down(&self.0.alive, grace).await;
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.alive.is_draining.load(Relaxed)
     }
 
     fn all(&self) -> SessionFilter {

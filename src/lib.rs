@@ -60,6 +60,7 @@
 //! | `postgres` | `PostgresStore` | no |
 //! | `sqlite` | `SqliteStore` | no |
 //! | `rmcp` | `RmcpSessionStore`: rmcp restores sessions on a node that has never seen them | no |
+//! | `admin` | a page that lists and ends sessions, to mount behind your own authentication | no |
 //! | `metrics` | numbers for a recorder of the [`metrics`](https://docs.rs/metrics) facade | no |
 //! | `conformance` | the contract of [`SessionStore`] as functions to run against a store of your own | no |
 //!
@@ -81,6 +82,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "admin")]
+pub mod admin;
 mod extract;
 mod handle;
 mod lifecycle;

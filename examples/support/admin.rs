@@ -9,18 +9,20 @@ use axum::{
 };
 use mcp_session_layer::{
     Principal, SessionRef, Sessions,
+    admin::{self, AllowedHosts},
     store::{SessionInfo, StoreError},
 };
 use serde_json::{Value, json};
 
-/// Lists sessions, ends one or all of a principal, drains.
+/// Lists sessions, ends one or all of a principal, drains; and at `/` a page that does the same.
 pub(crate) fn admin(sessions: Sessions) -> Router {
     Router::new()
         .route("/sessions", get(list))
         .route("/sessions/{reference}", delete(end))
         .route("/principals/{principal}", delete(end_of))
         .route("/drain", post(drain))
-        .with_state(sessions)
+        .with_state(sessions.clone())
+        .merge(admin::router(sessions, &AllowedHosts::loopback()))
 }
 
 async fn list(State(sessions): State<Sessions>) -> Result<Json<Vec<Value>>, Failed> {

@@ -1,6 +1,7 @@
 //! A process that writes a log and leaves when it is asked to.
 
 use axum::Router;
+use mcp_session_layer::admin::AllowedHosts;
 use std::net::Ipv4Addr;
 use tokio::{
     net::TcpListener,
@@ -25,6 +26,8 @@ pub(crate) fn write_log() -> anyhow::Result<()> {
 pub(crate) async fn serve_admin(port: u16, admin: Router) -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     println!("http://{}/sessions", listener.local_addr()?);
+    // Nor does a browser, for any web page that it shows.
+    let admin = AllowedHosts::loopback().protect(admin);
     tokio::spawn(async move { axum::serve(listener, admin).await });
     Ok(())
 }

@@ -39,6 +39,7 @@ const ROOMS: &[Room] = &[
         ],
     ),
     // Beside it, one feature each.
+    Room("admin", &["handle", "store", "session", "protocol"]),
     Room("extract", &["session"]),
     Room("rmcp", &["store", "session", "protocol"]),
 ];
