@@ -84,7 +84,8 @@ impl BoundedStore {
     /// `None`: the store cannot say.
     pub(crate) async fn expire(&self, id: &SessionId) -> Result<Option<Expiry>, StoreError> {
         let doing = "ask whether a session is over";
-        match self.retry(doing, || self.store.expire(id)).await {
+        let call = self.retry(doing, || self.store.expire(id));
+        match counted("expire", call).await {
             Err(error) if error.kind() == StoreErrorKind::Unsupported => Ok(None),
             answer => answer.map(Some),
         }
