@@ -37,7 +37,7 @@ use axum::{
     routing::get,
 };
 use clap::Parser;
-use mcp_session_layer::{BoxSessionStore, RmcpSessionStore};
+use mcp_session_layer::{BoxSessionStore, RmcpService};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     handler::server::wrapper::Parameters,
@@ -50,7 +50,7 @@ use rmcp::{
     service::RequestContext,
     tool, tool_handler, tool_router,
     transport::streamable_http_server::{
-        StreamableHttpServerConfig, StreamableHttpService, session::local::LocalSessionManager,
+        StreamableHttpServerConfig, session::local::LocalSessionManager,
     },
 };
 use serde::Deserialize;
@@ -121,18 +121,14 @@ pub(crate) async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn mcp(
-    idle: Duration,
-    store: BoxSessionStore,
-) -> StreamableHttpService<Tools, LocalSessionManager> {
+fn mcp(idle: Duration, store: BoxSessionStore) -> RmcpService<Tools, LocalSessionManager> {
     // The layer ends sessions and says so. rmcp's own limit counts neither streams nor tools that
     // compute, so it is only a backstop, far above.
     let mut manager = LocalSessionManager::default();
     manager.session_config.keep_alive = Some(idle.max(Duration::from_secs(12 * 60 * 60)) * 2);
     // A session that was created on another node is restored here when it comes.
-    let mut config = StreamableHttpServerConfig::default();
-    config.session_store = Some(Arc::new(RmcpSessionStore::new(Arc::new(store))));
-    StreamableHttpService::new(|| Ok(Tools::default()), manager.into(), config)
+    let config = StreamableHttpServerConfig::default();
+    RmcpService::new(store, || Ok(Tools::default()), manager.into(), config)
 }
 
 /// One of these is made for each session.

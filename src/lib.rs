@@ -59,9 +59,9 @@
 //! | `redis` | `RedisStore` | no |
 //! | `postgres` | `PostgresStore` | no |
 //! | `sqlite` | `SqliteStore` | no |
-//! | `rmcp` | `RmcpSessionStore`: rmcp restores sessions on a node that has never seen them | no |
 //! | `admin` | a page that lists and ends sessions, to mount behind your own authentication | no |
 //! | `metrics` | numbers for a recorder of the [`metrics`](https://docs.rs/metrics) facade | no |
+//! | `rmcp` | `RmcpService`: rmcp as the inner service, which restores sessions on a node that has never seen them | no |
 //! | `conformance` | the contract of [`SessionStore`] as functions to run against a store of your own | no |
 //!
 //! # Deployment
@@ -115,7 +115,7 @@ pub use self::{
 };
 
 #[cfg(feature = "rmcp")]
-pub use self::rmcp::RmcpSessionStore;
+pub use self::rmcp::{RmcpResponseFuture, RmcpService, RmcpSessionStore};
 #[cfg(feature = "postgres")]
 pub use self::store::PostgresStore;
 #[cfg(feature = "redis")]

@@ -49,8 +49,10 @@ pub(crate) fn answer_on_session(
     if head.has_id {
         strip_to_own(lifecycle, &mut response, &in_flight);
     }
-    if response.status().as_u16() >= 400 && in_flight.session().has_ended() {
-        return Answered::Now(answer_ended(lifecycle));
+    if response.status().as_u16() >= 400
+        && let Some(refusal) = refusal_for(lifecycle, &mut response, &in_flight)
+    {
+        return Answered::Now(refusal);
     }
     if response.status() == StatusCode::NOT_FOUND {
         return Answered::NotFound(response, in_flight);
@@ -72,10 +74,20 @@ pub(crate) fn answer_on_session(
     })
 }
 
-/// Whatever the inner service made of a request whose session has ended meanwhile, to its client it is a dead session.
+/// What the client is told instead of an error. Whatever the inner service made of a request whose session has ended
+/// meanwhile, to its client it is a dead session; and a refusal by a service inside that knows the store looks like one of the
+/// layer's own.
 #[cold]
-fn answer_ended(lifecycle: &Lifecycle) -> Response<Body> {
-    lifecycle.answer(Rejection::new(RejectionKind::Ended))
+fn refusal_for(
+    lifecycle: &Lifecycle,
+    response: &mut Response<Body>,
+    in_flight: &InFlight,
+) -> Option<Response<Body>> {
+    let refusal = match in_flight.session().has_ended() {
+        true => Rejection::new(RejectionKind::Ended),
+        false => response.extensions_mut().remove::<Rejection>()?,
+    };
+    Some(lifecycle.answer(refusal))
 }
 
 /// As [`answer_on_session`] does with ids.

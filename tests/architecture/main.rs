@@ -41,7 +41,7 @@ const ROOMS: &[Room] = &[
     // Beside it, one feature each.
     Room("admin", &["handle", "store", "session", "protocol"]),
     Room("extract", &["session"]),
-    Room("rmcp", &["store", "session", "protocol"]),
+    Room("rmcp", &["lifecycle", "store", "session", "protocol"]),
 ];
 
 /// Longer files say in their head comment what they are "Long because" of.
