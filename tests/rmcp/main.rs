@@ -17,6 +17,9 @@ mod at_once;
 mod events;
 mod node;
 mod restore;
+#[path = "../../examples/rmcp_tools.rs"]
+#[allow(dead_code)]
+mod rmcp_tools;
 #[path = "../support/mod.rs"]
 mod support;
 mod tools;

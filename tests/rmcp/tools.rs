@@ -5,7 +5,11 @@ use serde_json::json;
 
 use crate::{
     node::{Node, call, text},
-    support::sessions::reference,
+    support::{
+        answers::send,
+        requests::{INITIALIZED, initialize, post, with_header},
+        sessions::reference,
+    },
 };
 
 #[tokio::test]
@@ -29,4 +33,29 @@ async fn a_tool_finds_its_session_on_every_node() {
         mine(&b, "bob", &other).await,
         format!("1 bob {}", reference(&other))
     );
+}
+
+#[tokio::test]
+async fn the_example_puts_things_aside_for_each_session() {
+    let app = crate::rmcp_tools::app();
+    let send = async |user: &str, request| {
+        let token = format!("Bearer {user}");
+        send(&app, with_header(request, "authorization", &token)).await
+    };
+    let put = |id: &str, item: &str| call(id, "put_aside", json!({ "item": item }));
+    let open = async |user: &str| {
+        let id = send(user, initialize()).await.id();
+        let mut initialized = post(&id);
+        *initialized.body_mut() = INITIALIZED.into();
+        assert_eq!(send(user, initialized).await.status, 202);
+        id
+    };
+    let (alice, bob) = (open("alice").await, open("bob").await);
+    let said = text(&send("alice", put(&alice, "a hat")).await);
+    assert_eq!(said, "put aside for alice: a hat");
+    let said = text(&send("alice", put(&alice, "a coat")).await);
+    assert_eq!(said, "put aside for alice: a hat, a coat");
+    let said = text(&send("bob", put(&bob, "a shoe")).await);
+    assert_eq!(said, "put aside for bob: a shoe");
+    assert_eq!(send("bob", put(&alice, "it")).await.status, 404);
 }
