@@ -260,6 +260,7 @@ pub fn births(sizes: &[usize]) {
             let terms = Terms {
                 total: NonZeroU64::new(total as u64),
                 at_limit: AtLimit::Evict {
+                    unused: Duration::ZERO,
                     untouched: Duration::ZERO,
                 },
                 ..terms()

@@ -26,12 +26,15 @@ pub(crate) struct SessionOptions {
     /// How long a session may live.
     #[arg(long, value_parser = humantime::parse_duration)]
     max_lifetime: Option<Duration>,
-    /// How many sessions there may be.
+    /// How many sessions there may be. At the limit the oldest that nobody uses makes room for a new one.
     #[arg(long, default_value = "100000")]
     max_sessions: NonZeroU64,
-    /// How many sessions a principal may have.
+    /// How many sessions a principal may have. At the limit one of its own makes room.
     #[arg(long)]
     max_sessions_per_principal: Option<NonZeroU64>,
+    /// At a limit, refuse new sessions with 503 and end none for them.
+    #[arg(long)]
+    no_eviction: bool,
 }
 
 impl SessionOptions {
@@ -73,6 +76,9 @@ impl SessionOptions {
             .with_principal(|parts| Ok(parts.extensions.get::<Principal>().cloned()))
             .with_idle_timeout(self.idle_timeout)
             .with_max_sessions(self.max_sessions);
+        if self.no_eviction {
+            layer = layer.without_eviction();
+        }
         if let Some(life) = self.max_lifetime {
             layer = layer.with_max_lifetime(life);
         }

@@ -88,6 +88,7 @@ impl Settings {
             per_principal: self.per_principal,
             at_limit: match self.evicts {
                 true => AtLimit::Evict {
+                    unused: UNUSED.min(self.beat().saturating_mul(2)),
                     untouched: self.beat().saturating_mul(2),
                 },
                 false => AtLimit::Refuse,
@@ -124,7 +125,7 @@ impl Default for Settings {
             life: None,
             total: NonZeroU64::new(100_000).expect("not zero"),
             per_principal: None,
-            evicts: false,
+            evicts: true,
             renderer: None,
             keeps_params: false,
             forwards_issued: false,
@@ -133,6 +134,9 @@ impl Default for Settings {
         }
     }
 }
+
+/// How long a session has for its first request before it may be evicted.
+const UNUSED: Duration = Duration::from_secs(30);
 
 /// How long a session may be idle that has seen no request since its creation.
 const INITIAL_IDLE: Duration = Duration::from_secs(5 * 60);

@@ -145,11 +145,18 @@ impl McpSessionLayer {
         self.with(|settings| settings.per_principal = Some(sessions))
     }
 
-    /// At a limit ends the session that was longest untouched, of a sample, instead of refusing the newcomer. Never one
-    /// in use, never the newcomer; if all are in use, the newcomer is refused. Default: refuse (503).
+    /// Refuses a new session at a limit, with 503, although another could be ended for it. Default: the first of these
+    /// that there is makes room for it, and only if there is none it is refused:
+    ///
+    /// 1. a session without any request in the 30 seconds since its creation, the oldest first;
+    /// 2. the one longest untouched, if that is for two thirds of the idle timeout or longer.
+    ///
+    /// One in use never goes: a request or an open stream touches it every third of the idle timeout. At the limit on all
+    /// sessions only anonymous ones go: a principal's session is never ended for somebody else's. At the limit of a
+    /// principal it is one of its own. Stores with many sessions choose from a sample.
     #[must_use]
-    pub fn with_eviction(self) -> Self {
-        self.with(|settings| settings.evicts = true)
+    pub fn without_eviction(self) -> Self {
+        self.with(|settings| settings.evicts = false)
     }
 
     /// Lets legacy requests without a session id pass, for an inner service that can do without sessions. Default: all but

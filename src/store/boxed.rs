@@ -43,6 +43,10 @@ impl SessionStore for BoxSessionStore {
         self.0.create(session, terms).await
     }
 
+    async fn make_room(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
+        self.0.make_room(session, terms).await
+    }
+
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
         self.0.load(id).await
     }
@@ -93,6 +97,11 @@ trait ObjectSafe: Send + Sync {
         session: &'a Session,
         terms: &'a Terms,
     ) -> BoxFuture<'a, Result<Created, StoreError>>;
+    fn make_room<'a>(
+        &'a self,
+        session: &'a Session,
+        terms: &'a Terms,
+    ) -> BoxFuture<'a, Result<Created, StoreError>>;
     fn load<'a>(&'a self, id: &'a SessionId) -> BoxFuture<'a, Result<Option<Found>, StoreError>>;
     fn touch<'a>(
         &'a self,
@@ -124,6 +133,14 @@ impl<St: SessionStore> ObjectSafe for St {
         terms: &'a Terms,
     ) -> BoxFuture<'a, Result<Created, StoreError>> {
         Box::pin(SessionStore::create(self, session, terms))
+    }
+
+    fn make_room<'a>(
+        &'a self,
+        session: &'a Session,
+        terms: &'a Terms,
+    ) -> BoxFuture<'a, Result<Created, StoreError>> {
+        Box::pin(SessionStore::make_room(self, session, terms))
     }
 
     fn load<'a>(&'a self, id: &'a SessionId) -> BoxFuture<'a, Result<Option<Found>, StoreError>> {

@@ -166,6 +166,20 @@ impl<S: SessionStore> SessionStore for CachedStore<S> {
         Ok(created)
     }
 
+    async fn make_room(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
+        self.listen();
+        let terms = self.terms_for_primary(terms);
+        let created = self.store.make_room(session, &terms).await?;
+        if let Created::New {
+            evicted: Some(evicted),
+            ..
+        } = &created
+        {
+            self.cache.forget(evicted);
+        }
+        Ok(created)
+    }
+
     /// Asks the primary, always: it is the question whether a session is *really* live.
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
         self.listen();
@@ -353,7 +367,8 @@ impl<S: SessionStore> CachedStore<S> {
     fn terms_for_primary(&self, terms: &Terms) -> Terms {
         let at_limit = match terms.at_limit {
             AtLimit::Refuse => AtLimit::Refuse,
-            AtLimit::Evict { untouched } => AtLimit::Evict {
+            AtLimit::Evict { unused, untouched } => AtLimit::Evict {
+                unused: unused.saturating_add(self.max_staleness),
                 untouched: untouched.saturating_add(self.max_staleness),
             },
         };

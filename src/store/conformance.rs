@@ -75,6 +75,7 @@ mod feed;
 mod limits;
 mod owners;
 mod revoking;
+mod room;
 mod time;
 mod times;
 
@@ -128,7 +129,11 @@ cases! {
         limits::the_absent_do_not_count,
         eviction::the_longest_untouched_is_evicted,
         eviction::an_unused_session_is_evicted_first,
+        eviction::the_oldest_unused_is_evicted,
+        eviction::the_unused_have_a_time_of_their_own,
+        eviction::no_principal_goes_for_another,
         eviction::a_principal_evicts_its_own,
+        room::room_is_made_as_for_a_create,
         eviction::every_touch_keeps_from_eviction,
         directory::the_expired_are_not_listed,
         revoking::a_create_that_began_before_end_all_is_revoked,
@@ -157,6 +162,7 @@ cases! {
         eviction::a_create_that_exists_evicts_none,
         eviction::one_in_use_is_not_evicted,
         limits::creates_at_once_are_limited,
+        room::making_room_inserts_nothing,
         directory::a_listing_is_complete,
         directory::end_is_within_its_scope,
         revoking::end_all_ends_those_and_no_others,

@@ -13,6 +13,7 @@ use std::{
 use foldhash::quality::RandomState;
 
 use self::{
+    create::Purpose,
     ends::Ends,
     owners::Owners,
     revocations::Revocations,
@@ -30,6 +31,7 @@ use crate::{
     },
 };
 
+mod candidates;
 mod create;
 mod directory;
 mod ends;
@@ -118,7 +120,15 @@ impl SessionStore for MemoryStore {
         } else {
             self.0.sweep_a_little(now);
         }
-        Ok(self.0.create(session, terms, now))
+        let purpose = Purpose::Insert;
+        Ok(self.0.create(session, terms, purpose, now).await)
+    }
+
+    async fn make_room(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
+        let now = times::now();
+        self.0.purge(now).await;
+        let purpose = Purpose::MakeRoom;
+        Ok(self.0.create(session, terms, purpose, now).await)
     }
 
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {

@@ -60,6 +60,8 @@ pub use self::{
 ///   client throw its session away.
 /// * **The layer owns the policy, the store owns the clock.** The layer hands over durations; the store adds
 ///   them to *its* now (the database's, not the caller's), so that nodes with wrong clocks agree.
+/// * **At a limit only one goes, and only one that may**, in the order of [`AtLimit::Evict`]: for somebody else's no
+///   principal's session does, and one in use never.
 /// * **Each method is one atomic step**, and one round trip.
 /// * **A call may be cancelled** at any await point. It then took effect whole or not at all.
 ///
@@ -121,6 +123,28 @@ pub trait SessionStore: Send + Sync + 'static {
         session: &Session,
         terms: &Terms,
     ) -> impl Future<Output = Result<Created, StoreError>> + Send;
+
+    /// Does all that [`create`](Self::create) would do for this session but insert it: says whether there is room for it
+    /// within the limits of `terms`, evicts another if it takes that, and leaves the room free.
+    ///
+    /// The layer asks before the inner service opens a session, whose id nobody knows yet: the id of this one is free.
+    ///
+    /// Provided: "I cannot".
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot answer, or does not support it ([`StoreErrorKind::Unsupported`]).
+    fn make_room(
+        &self,
+        session: &Session,
+        terms: &Terms,
+    ) -> impl Future<Output = Result<Created, StoreError>> + Send {
+        let _ = (session, terms);
+        std::future::ready(Err(StoreError::new(
+            StoreErrorKind::Unsupported,
+            "make room for a session",
+        )))
+    }
 
     /// Reads a session without extending it, `initialize` parameters included, whoever owns it.
     ///
@@ -238,6 +262,14 @@ impl<St: SessionStore> SessionStore for Arc<St> {
         terms: &Terms,
     ) -> impl Future<Output = Result<Created, StoreError>> + Send {
         (**self).create(session, terms)
+    }
+
+    fn make_room(
+        &self,
+        session: &Session,
+        terms: &Terms,
+    ) -> impl Future<Output = Result<Created, StoreError>> + Send {
+        (**self).make_room(session, terms)
     }
 
     fn load(

@@ -223,7 +223,11 @@ impl PostgresStore {
 
 impl SessionStore for PostgresStore {
     async fn create(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
-        self.insert(session, terms).await
+        self.insert(session, terms, true).await
+    }
+
+    async fn make_room(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
+        self.insert(session, terms, false).await
     }
 
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {

@@ -268,9 +268,15 @@ impl RedisStore {
 
 impl SessionStore for RedisStore {
     async fn create(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
-        self.create_within(session, terms)
+        self.create_within(session, terms, true)
             .await
             .map_err(failed("create a session"))
+    }
+
+    async fn make_room(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
+        self.create_within(session, terms, false)
+            .await
+            .map_err(failed("make room for a session"))
     }
 
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {

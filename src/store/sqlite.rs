@@ -1,11 +1,6 @@
 //! Sessions in an SQLite file, for one process whose sessions survive a restart.
 
-use std::{
-    fmt,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use sqlx::{
     Error, Row as _, SqlStr, Sqlite, SqliteConnection, SqlitePool,
@@ -230,12 +225,11 @@ impl Inner {
 
 impl SessionStore for SqliteStore {
     async fn create(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
-        let (inner, session, terms) = (Arc::clone(&self.0), session.clone(), terms.clone());
-        let asked = Instant::now();
-        finished("create a session", async move {
-            inner.create(&session, &terms, asked).await
-        })
-        .await
+        self.create_within(session, terms, true).await
+    }
+
+    async fn make_room(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
+        self.create_within(session, terms, false).await
     }
 
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {

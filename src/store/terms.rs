@@ -30,11 +30,18 @@ pub struct Terms {
 pub enum AtLimit {
     /// Refuse the new session.
     Refuse,
-    /// Evict another: of a sample the one longest untouched, sessions without any request since their creation first.
-    /// Refuse the new session if the sample holds none that may be evicted.
+    /// Evict another, the first of these that there is, or refuse the new session:
+    ///
+    /// 1. one without any request since its creation, the oldest first;
+    /// 2. the one longest untouched.
+    ///
+    /// At [`Limit::PerPrincipal`] it is one of the principal's own. At [`Limit::Total`] it is an anonymous one: a
+    /// principal's session is never ended for somebody else's. A store with many sessions may choose from a sample.
     Evict {
-        /// How long untouched a session must be to be evicted. Longer than the layer's interval of touches, so that
-        /// no session in use ever is.
+        /// How long ago a session without any request must have been created. Long enough for a client to send one.
+        unused: Duration,
+        /// How long untouched any other session must be. Longer than the layer's interval of touches, so that no
+        /// session in use is ever evicted.
         untouched: Duration,
     },
 }

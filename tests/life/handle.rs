@@ -219,7 +219,6 @@ async fn new_sessions_and_ends_are_heard_once_with_their_reasons() {
             .with_idle_timeout(10 * MINUTE)
             .with_max_lifetime(HOUR)
             .with_max_sessions(NonZeroU64::MIN)
-            .with_eviction()
             .with_inner_not_found_ending_sessions()
     });
     let sessions = node.layer.sessions();

@@ -66,9 +66,7 @@ async fn each_principal_has_a_limit_and_anonymous_callers_have_none() {
 #[tokio::test(start_paused = true)]
 async fn eviction_takes_unused_sessions_first_then_the_one_longest_untouched() {
     let store = TestStore::default();
-    let node = Node::with(&store, |layer| {
-        layer.with_max_sessions(number(10)).with_eviction()
-    });
+    let node = Node::with(&store, |layer| layer.with_max_sessions(number(10)));
     let mut touched = Vec::new();
     for _ in 0..8 {
         let id = node.initialize().await;
@@ -111,9 +109,7 @@ async fn eviction_takes_unused_sessions_first_then_the_one_longest_untouched() {
 #[tokio::test(start_paused = true)]
 async fn sessions_in_use_are_never_evicted() {
     let store = TestStore::default();
-    let node = Node::with(&store, |layer| {
-        layer.with_max_sessions(number(10)).with_eviction()
-    });
+    let node = Node::with(&store, |layer| layer.with_max_sessions(number(10)));
     let mut streams = Vec::new();
     for _ in 0..10 {
         let id = node.initialize().await;
@@ -132,9 +128,7 @@ async fn sessions_in_use_are_never_evicted() {
 async fn a_principal_s_eviction_is_among_its_own() {
     let store = TestStore::default();
     let node = Node::with(&store, |layer| {
-        layer
-            .with_max_sessions_per_principal(number(1))
-            .with_eviction()
+        layer.with_max_sessions_per_principal(number(1))
     });
     let (bob, alice) = (
         node.initialize_as("bob").await,

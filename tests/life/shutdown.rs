@@ -7,7 +7,7 @@ use http::Request;
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use mcp_session_layer::{McpSessionLayer, RejectionKind};
+use mcp_session_layer::RejectionKind;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::oneshot,
@@ -277,7 +277,7 @@ async fn with_a_thousand_streams_open_axum_stops_within_the_grace_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_never_comes_does_not_keep_axum_from_stopping() {
-    let node = Node::with(&TestStore::default(), McpSessionLayer::with_eviction);
+    let node = Node::new(&TestStore::default());
     let server = serve(&node).await;
     let id = node.initialize().await;
     let addr = server.addr;

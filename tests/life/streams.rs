@@ -100,7 +100,7 @@ async fn the_end_of_its_life_ends_it() {
 #[tokio::test(start_paused = true)]
 async fn an_eviction_ends_it() {
     let node = Node::with(&TestStore::default(), |layer| {
-        layer.with_max_sessions(NonZeroU64::MIN).with_eviction()
+        layer.with_max_sessions(NonZeroU64::MIN)
     });
     let answer = node.send(scripted(initialize(), "stream")).await;
     sleep(MINUTE).await;

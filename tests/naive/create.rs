@@ -28,19 +28,37 @@ impl NaiveStore {
         if ((counted().count() + taken.count()) as u64) < limit {
             return Ok(None);
         }
-        let AtLimit::Evict { untouched } = at_limit else {
+        let AtLimit::Evict { unused, untouched } = at_limit else {
             return Err(());
         };
+        let is_own = matches!(filter, SessionFilter::Owner(_)) || self.has(EvictsPrincipals);
         let last_used = |row: &Row| row.touched.unwrap_or(row.created);
         let may_go = |row: &&Row| {
             let in_scope = row.session.owner().scope == *filter.scope();
             let counted = filter.includes(row.session.owner());
-            let in_use = last_used(row).elapsed() < untouched;
-            (counted || in_scope && self.has(EvictsAnybody))
+            let patience = match row.touched {
+                None if !self.has(UnusedHaveNoTime) => unused,
+                _ => untouched,
+            };
+            let in_use = last_used(row).elapsed() < patience;
+            let is_anonymous = row.session.owner().principal.is_none();
+            (counted && (is_own || is_anonymous) || in_scope && self.has(EvictsAnybody))
                 && (!in_use || self.has(EvictsOneInUse))
         };
         let victims = state.rows.values().filter(may_go);
         let victim = match self.defect {
+            Some(EvictsTheNewestUnused) => victims.min_by_key(|row| {
+                let is_used = row.touched.is_some();
+                let age = row.created.elapsed();
+                (
+                    is_used,
+                    if is_used {
+                        last_used(row).elapsed()
+                    } else {
+                        age
+                    },
+                )
+            }),
             Some(EvictsTheLastTouched) => victims.max_by_key(|row| last_used(row)),
             Some(EvictsOldBeforeUnused) => victims.min_by_key(|row| last_used(row)),
             _ => victims.min_by_key(|row| (row.touched.is_some(), last_used(row))),
@@ -134,6 +152,28 @@ impl NaiveStore {
                 evicted,
             },
             Err(refused) => refused,
+        }
+    }
+
+    pub(super) fn make_place_for(&self, session: &Session, terms: &Terms) -> Created {
+        let mut state = self.state();
+        let before = state.rows.clone();
+        let created = self.insert(&mut state, session, terms);
+        let key = self.key(session.id());
+        if created == Created::Exists || self.has(MakingRoomInserts) {
+            return created;
+        }
+        state.rows.remove(&key);
+        state.used.retain(|used| *used != key);
+        if self.has(MakingRoomEvictsNone) {
+            state.rows = before;
+        }
+        match created {
+            Created::New { left, evicted } => Created::New {
+                left: left.map(|left| left + 1),
+                evicted,
+            },
+            refused => refused,
         }
     }
 

@@ -52,6 +52,13 @@ impl SessionStore for NaiveStore {
         Ok(created)
     }
 
+    async fn make_room(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
+        self.dawdle().await;
+        let created = self.make_place_for(session, terms);
+        self.dawdle().await;
+        Ok(created)
+    }
+
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
         self.dawdle().await;
         let found = {

@@ -97,6 +97,7 @@ async fn each_verb_is_one_statement() {
         total: 1.try_into().ok(),
         per_principal: 1.try_into().ok(),
         at_limit: AtLimit::Evict {
+            unused: Duration::ZERO,
             untouched: Duration::ZERO,
         },
         ..terms()

@@ -169,12 +169,11 @@ async fn one_principals_sessions_do_not_take_anothers_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_eviction_the_longest_untouched_makes_room() {
+async fn the_longest_untouched_makes_room() {
     let store = MemoryStore::new();
     let inner = Inner::silent();
     let service = over(&store)
         .with_max_sessions(NonZeroU64::new(1).unwrap())
-        .with_eviction()
         .layer(inner.clone());
     let first = create(&service, &inner).await;
     assert_eq!(send(&service, post(&first)).await.status, 200);

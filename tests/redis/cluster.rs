@@ -58,18 +58,20 @@ async fn all_verbs_work_on_a_cluster() {
 
     // The victim may be in any shard: with one session in the scope it is in another one 15 times of 16.
     let (bob, one) = (owner("b", Some("bob")), 1.try_into().ok());
-    for limits in [(one, None), (None, one)] {
+    let nobody = owner("nobody", None);
+    for (owner, limits) in [(&nobody, (one, None)), (&bob, (None, one))] {
         let evicting = Terms {
             total: limits.0,
             per_principal: limits.1,
             at_limit: AtLimit::Evict {
+                unused: Duration::ZERO,
                 untouched: Duration::ZERO,
             },
             ..terms()
         };
         let mut last = None;
         for _ in 0..30 {
-            let newcomer = session(&bob);
+            let newcomer = session(owner);
             let created = store.create(&newcomer, &evicting).await.expect("answers");
             let Created::New { evicted, .. } = created else {
                 panic!("there is one to be evicted: {created:?}");
@@ -79,18 +81,19 @@ async fn all_verbs_work_on_a_cluster() {
             }
             last = Some(*newcomer.reference());
         }
-        let count = directory.count(&SessionFilter::Owner(bob.clone())).await;
+        let count = directory.count(&SessionFilter::Owner(owner.clone())).await;
         assert_eq!(count.expect("answers"), 1);
     }
     let in_use = Terms {
         total: one,
         at_limit: AtLimit::Evict {
+            unused: Duration::from_secs(30),
             untouched: Duration::from_secs(30),
         },
         ..terms()
     };
     let refused = store
-        .create(&session(&bob), &in_use)
+        .create(&session(&nobody), &in_use)
         .await
         .expect("answers");
     assert_eq!(refused, Created::Full(Limit::Total));

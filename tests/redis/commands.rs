@@ -21,12 +21,12 @@ async fn each_verb_is_one_script_call_and_one_round_trip() {
     let Some(server) = Server::start("") else {
         return;
     };
-    let store = server.store().await;
-    let ann = owner("a", Some("ann"));
+    let (store, ann) = (server.store().await, owner("a", Some("ann")));
     let limited = Terms {
         total: 3.try_into().ok(),
         per_principal: 2.try_into().ok(),
         at_limit: AtLimit::Evict {
+            unused: Duration::ZERO,
             untouched: Duration::ZERO,
         },
         life: Some(MINUTE),

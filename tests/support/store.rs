@@ -185,6 +185,11 @@ impl SessionStore for TestStore {
         self.verb("create", effect).await
     }
 
+    async fn make_room(&self, session: &Session, terms: &Terms) -> Result<Created, StoreError> {
+        let effect = self.memory.make_room(session, terms);
+        self.verb("make_room", effect).await
+    }
+
     async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
         let found = self.verb("load", self.memory.load(id)).await?;
         Ok(self.handed_out(found))

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     session::{Issuer, Owner, Scope, Session, SessionRecord},
-    store::{Created, Limit, SessionStore, Terms},
+    store::{AtLimit, Created, Limit, SessionStore, Terms},
 };
 
 /// At a limit the session that was longest untouched goes for the newcomer, and no other.
@@ -22,10 +22,9 @@ pub async fn the_longest_untouched_is_evicted<S: SessionStore + Clone>(
         at_limit: evict(PAUSE),
         ..terms()
     };
-    let owner = case.owner("a");
     let mut sessions = Vec::new();
     for _ in 0..3 {
-        sessions.push(case.created(&owner, &limited).await);
+        sessions.push(case.created(&case.anonymous(), &limited).await);
     }
     // Touched in another order than they were created.
     let [first, second, third] = [1, 2, 0].map(|i| sessions[i].clone());
@@ -64,14 +63,14 @@ pub async fn an_unused_session_is_evicted_first<S: SessionStore + Clone>(
         ..terms()
     };
     let used = [
-        case.created(&case.owner("a"), &limited).await,
+        case.created(&case.anonymous(), &limited).await,
         case.created(&case.anonymous(), &limited).await,
     ];
     for session in &used {
         case.touch(session, BRIEF).await;
     }
     case.time.wait(PAUSE).await;
-    let unused = case.created(&case.owner("a"), &limited).await;
+    let unused = case.created(&case.anonymous(), &limited).await;
     case.time.wait(PAUSE * 2).await;
     let created = case.create(&session(&case.owner("b")), &limited).await;
     assert_eq!(
@@ -81,6 +80,123 @@ pub async fn an_unused_session_is_evicted_first<S: SessionStore + Clone>(
     );
     for session in &used {
         assert!(case.is_live(session).await, "those in use stay");
+    }
+}
+
+/// Of several sessions without any request since their creation the oldest goes first.
+pub async fn the_oldest_unused_is_evicted<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let limited = Terms {
+        total: limit(3),
+        per_principal: limit(3),
+        at_limit: evict(PAUSE),
+        ..terms()
+    };
+    for owner in [case.anonymous(), case.owner("a")] {
+        let owner = Owner {
+            scope: Scope::new(unique("scope")),
+            ..owner
+        };
+        let mut unused = Vec::new();
+        for _ in 0..3 {
+            unused.push(case.created(&owner, &limited).await);
+            case.time.wait(PAUSE / 4).await;
+        }
+        case.time.wait(PAUSE * 2).await;
+        for oldest in &unused {
+            let created = case.create(&session(&owner), &limited).await;
+            assert_eq!(
+                evicted(&created),
+                Some(*oldest.reference()),
+                "the oldest goes first: {created:?}"
+            );
+        }
+    }
+}
+
+/// [`AtLimit::Evict`] has a time for sessions without any request since their creation and another for those that had
+/// one, and neither is taken for the other.
+///
+/// [`AtLimit::Evict`]: crate::store::AtLimit::Evict
+pub async fn the_unused_have_a_time_of_their_own<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    for (unused_time, untouched, the_unused_goes) in [(PAUSE, LONG, true), (LONG, PAUSE, false)] {
+        let limited = Terms {
+            total: limit(2),
+            at_limit: AtLimit::Evict {
+                unused: unused_time,
+                untouched,
+            },
+            ..terms()
+        };
+        let owner = Owner {
+            scope: Scope::new(unique("scope")),
+            principal: None,
+        };
+        let unused = case.created(&owner, &limited).await;
+        let used = case.created(&owner, &limited).await;
+        case.touch(&used, BRIEF).await;
+        case.time.wait(PAUSE * 2).await;
+        let (victim, other) = match the_unused_goes {
+            true => (&unused, &used),
+            false => (&used, &unused),
+        };
+        let created = case.create(&session(&owner), &limited).await;
+        assert_eq!(
+            evicted(&created),
+            Some(*victim.reference()),
+            "the one whose time is up: {created:?}"
+        );
+        let created = case.create(&session(&owner), &limited).await;
+        // Unless the newcomer's own time is up.
+        if !the_unused_goes {
+            assert_eq!(created, Created::Full(Limit::Total), "nobody else may go");
+        }
+        assert!(case.is_live(other).await, "the other's time is not up");
+    }
+}
+
+/// For somebody else's no principal's session goes, nor for the principal's own at the limit on all sessions: used or
+/// not, and however long untouched.
+pub async fn no_principal_goes_for_another<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let limited = Terms {
+        total: limit(4),
+        at_limit: evict(PAUSE),
+        ..terms()
+    };
+    let (a, b) = (case.owner("a"), case.owner("b"));
+    let mut theirs = Vec::new();
+    for owner in [&a, &a, &b] {
+        theirs.push(case.created(owner, &limited).await);
+    }
+    case.touch(&theirs[0], BRIEF).await;
+    case.time.wait(PAUSE).await;
+    let anonymous = case.created(&case.anonymous(), &limited).await;
+    case.touch(&anonymous, BRIEF).await;
+    case.time.wait(PAUSE * 2).await;
+    let created = case.create(&session(&a), &limited).await;
+    assert_eq!(
+        evicted(&created),
+        Some(*anonymous.reference()),
+        "the anonymous one goes, though touched last: {created:?}"
+    );
+    case.time.wait(PAUSE * 2).await;
+    for owner in [&a, &b, &case.owner("c"), &case.anonymous()] {
+        let created = case.create(&session(owner), &limited).await;
+        assert_eq!(created, Created::Full(Limit::Total), "for {owner:?}");
+    }
+    for session in &theirs {
+        assert!(case.is_live(session).await, "a principal's session stays");
     }
 }
 
@@ -166,7 +282,10 @@ pub async fn one_in_use_is_not_evicted<S: SessionStore + Clone>(
         };
         let owner = Owner {
             scope: Scope::new(unique("scope")),
-            ..owner.clone()
+            principal: match full {
+                Limit::Total => None,
+                Limit::PerPrincipal => owner.principal.clone(),
+            },
         };
         let unused = case.created(&owner, &limited).await;
         let used = case.created(&owner, &limited).await;
@@ -195,7 +314,7 @@ pub async fn every_touch_keeps_from_eviction<S: SessionStore + Clone>(
         at_limit: evict(SHORT),
         ..terms()
     };
-    let used = case.created(&case.owner("a"), &limited).await;
+    let used = case.created(&case.anonymous(), &limited).await;
     assert!(case.touch(&used, LONG).await.is_some());
     case.time.wait(SHORT * 3 / 2).await;
     let (touched, touch) = case.timed(case.touch(&used, LONG)).await;

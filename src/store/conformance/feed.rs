@@ -31,8 +31,9 @@ pub async fn every_end_is_heard<S: SessionStore + Clone>(store: &S, wait: impl A
         expected.push((*session.reference(), reason));
     }
     let limited = Terms {
-        total: 1.try_into().ok(),
+        per_principal: 1.try_into().ok(),
         at_limit: AtLimit::Evict {
+            unused: Duration::ZERO,
             untouched: Duration::ZERO,
         },
         ..terms()

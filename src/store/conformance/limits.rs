@@ -331,8 +331,12 @@ pub(super) fn evicted(created: &Created) -> Option<crate::protocol::SessionRef> 
     }
 }
 
-pub(super) fn evict(untouched: Duration) -> AtLimit {
-    AtLimit::Evict { untouched }
+/// Those may go that were left alone for this long, used or not.
+pub(super) fn evict(patience: Duration) -> AtLimit {
+    AtLimit::Evict {
+        unused: patience,
+        untouched: patience,
+    }
 }
 
 pub(super) fn limit(sessions: u64) -> Option<NonZeroU64> {

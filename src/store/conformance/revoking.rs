@@ -175,6 +175,7 @@ pub async fn a_create_that_began_before_end_all_is_revoked<S: SessionStore + Clo
         started_ago: LONG,
         total: 1.try_into().ok(),
         at_limit: AtLimit::Evict {
+            unused: Duration::ZERO,
             untouched: Duration::ZERO,
         },
         ..terms()

@@ -4,74 +4,141 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::{
     Inner, SHARDS,
+    candidates::{Patience, Victim},
     evict::{Among, Place},
     scopes::{NoRoom, ScopeCount},
     shard::has_expired,
     shard_of,
 };
 use crate::{
+    protocol::SessionRef,
     session::{
         Session,
         times::{Tick, ticks},
     },
-    store::{AtLimit, Created, Limit, Terms},
+    store::{Created, Limit, Terms},
 };
 
+/// What a creation is to come to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The session is live.
+    Insert,
+    /// There is room for it.
+    MakeRoom,
+}
+
+/// What came of an attempt.
+enum Attempt {
+    Done(Created),
+    /// Nobody knows who may be evicted.
+    MustLook(Limit, Patience),
+}
+
 impl Inner {
-    pub(super) fn create(&self, session: &Session, terms: &Terms, now: Tick) -> Created {
+    pub(super) async fn create(
+        &self,
+        session: &Session,
+        terms: &Terms,
+        purpose: Purpose,
+        now: Tick,
+    ) -> Created {
+        let scope = self.scopes.of(&session.owner().scope);
+        let mut evicted = None;
+        loop {
+            let departures = scope.departures();
+            let attempt = self.attempt(session, &scope, terms, purpose, now, &mut evicted);
+            // Nothing is held here, should this be the last poll.
+            match attempt {
+                Attempt::Done(created) => return created,
+                Attempt::MustLook(limit, patience) => {
+                    let found = self.look_for_candidates(&scope, now, patience).await;
+                    // Unless those that could have gone did so just before they were looked at.
+                    if !found && scope.departures() == departures {
+                        return Created::Full(limit);
+                    }
+                }
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        session: &Session,
+        scope: &Arc<ScopeCount>,
+        terms: &Terms,
+        purpose: Purpose,
+        now: Tick,
+        evicted: &mut Option<SessionRef>,
+    ) -> Attempt {
+        if purpose == Purpose::MakeRoom {
+            return self.evict_and_insert(session, scope, terms, purpose, now, evicted);
+        }
         // A handle is in one table at most, since its times are what the table goes by.
         let session = match session.state().keep() {
             true => session.clone(),
             false => session.twin(),
         };
         session.state().keep();
-        let created = self.create_within_limits(&session, terms, now);
-        if !matches!(created, Created::New { .. }) {
+        let attempt = self.evict_and_insert(&session, scope, terms, purpose, now, evicted);
+        if !matches!(attempt, Attempt::Done(Created::New { .. })) {
             session.state().release();
         }
-        created
+        attempt
     }
 
-    fn create_within_limits(&self, session: &Session, terms: &Terms, now: Tick) -> Created {
+    fn evict_and_insert(
+        &self,
+        session: &Session,
+        scope: &Arc<ScopeCount>,
+        terms: &Terms,
+        purpose: Purpose,
+        now: Tick,
+        evicted: &mut Option<SessionRef>,
+    ) -> Attempt {
         let hash = self.hash(session);
-        let scope = self.scopes.of(&session.owner().scope);
-        let mut evicted = None;
         let mut place = Place::default();
-        let created = loop {
+        let attempt = loop {
             let departures = scope.departures();
-            let limit = match self.insert(session, hash, &scope, place, terms, now) {
+            let limit = match self.insert(session, hash, scope, place, terms, purpose, now) {
                 Created::Full(limit) => limit,
-                Created::New { left, .. } => return Created::New { left, evicted },
-                refused => break refused,
+                Created::New { left, .. } => {
+                    let evicted = *evicted;
+                    if purpose == Purpose::MakeRoom {
+                        self.give_back(place, scope, session, hash);
+                    }
+                    return Attempt::Done(Created::New { left, evicted });
+                }
+                refused => break Attempt::Done(refused),
             };
-            let AtLimit::Evict { untouched } = terms.at_limit else {
-                break Created::Full(limit);
+            let Some(patience) = Patience::of(terms.at_limit) else {
+                break Attempt::Done(Created::Full(limit));
             };
             let among = match limit {
-                Limit::Total => Among::Scope(&scope),
+                Limit::Total => Among::Scope(scope),
                 Limit::PerPrincipal => Among::Owner(session.owner()),
             };
-            let Some(victim) = self.victim(among, hash, now, untouched) else {
-                // Unless those that could have gone did so just before they were looked at.
-                if scope.departures() != departures {
-                    continue;
-                }
-                break Created::Full(limit);
+            let victim = match self.victim(among, now, patience) {
+                Victim::Session(victim) => victim,
+                Victim::Unknown => break Attempt::MustLook(limit, patience),
+                Victim::Nobody if scope.departures() != departures => continue,
+                Victim::Nobody => break Attempt::Done(Created::Full(limit)),
             };
             // Another thread may be faster. Then there is another try.
-            let gone = self.evict(&victim, among, session, hash, terms, now, untouched);
+            let gone = self.evict(&victim, among, session, hash, terms, now, patience);
             if let Some((reference, its_place)) = gone {
-                self.give_back(place, &scope, session, hash);
+                self.give_back(place, scope, session, hash);
                 place = its_place;
-                evicted = Some(reference);
+                *evicted = Some(reference);
             }
         };
-        self.give_back(place, &scope, session, hash);
-        created
+        self.give_back(place, scope, session, hash);
+        attempt
     }
 
     /// One attempt at a creation, within the locks that make it one step: of the shard, so that the id stays free; of
     /// the owner, so that its sessions stay as many, and an `end_all` sees either the session or is seen by it.
+    #[expect(clippy::too_many_arguments, reason = "one step, which needs all of it")]
     fn insert(
         &self,
         session: &Session,
@@ -79,6 +146,7 @@ impl Inner {
         scope: &Arc<ScopeCount>,
         place: Place,
         terms: &Terms,
+        purpose: Purpose,
         now: Tick,
     ) -> Created {
         // Declared before the lock's guard and therefore dropped after it.
@@ -101,6 +169,16 @@ impl Inner {
         {
             return Created::Full(Limit::PerPrincipal);
         }
+        let left = |count| terms.total.map(|total| total.get().saturating_sub(count));
+        let evicted = None;
+        if purpose == Purpose::MakeRoom {
+            // Without the place that is about to be given back.
+            let left = left(scope.sessions() - u64::from(place.in_scope));
+            return match left {
+                Some(0) => Created::Full(Limit::Total),
+                left => Created::New { left, evicted },
+            };
+        }
         let count = match place.in_scope {
             true => scope.sessions(),
             false => match scope.enter(terms.total) {
@@ -120,9 +198,7 @@ impl Inner {
             next_expiry.store(session.times().until(), Relaxed);
         }
         sessions.insert(hash, session.clone());
-        Created::New {
-            left: terms.total.map(|total| total.get().saturating_sub(count)),
-            evicted: None,
-        }
+        let left = left(count);
+        Created::New { left, evicted }
     }
 }

@@ -1,20 +1,24 @@
 //! Which session is evicted at a limit.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use super::{Inner, SHARDS, scopes::ScopeCount};
+use tokio::task::yield_now;
+
+use super::{
+    Inner,
+    candidates::{Look, Patience, Victim, may_go, rank},
+    scopes::ScopeCount,
+};
 use crate::{
     protocol::SessionRef,
-    session::{
-        Owner, Session,
-        times::{Tick, ticks},
-    },
+    session::{Owner, Session, times::Tick},
     store::{EndReason, Terms},
 };
 
-/// The sessions of which one has to be evicted: those that the limit counts.
+/// The sessions of which one has to be evicted: of those that the limit counts, those that may go for the new one.
 #[derive(Clone, Copy)]
 pub(super) enum Among<'a> {
+    /// Anonymous ones: a principal's session is never ended for another's.
     Scope(&'a Arc<ScopeCount>),
     Owner(&'a Owner),
 }
@@ -22,64 +26,71 @@ pub(super) enum Among<'a> {
 impl Among<'_> {
     fn includes(self, session: &Session) -> bool {
         match self {
-            Self::Scope(scope) => session.owner().scope == *scope.scope(),
+            Self::Scope(scope) => {
+                let owner = session.owner();
+                owner.principal.is_none() && owner.scope == *scope.scope()
+            }
             Self::Owner(owner) => session.owner() == owner,
         }
     }
 }
 
 impl Inner {
-    /// The session, of a sample, to evict first. `random` says where the sample starts.
-    pub(super) fn victim(
-        &self,
-        among: Among<'_>,
-        random: u64,
-        now: Tick,
-        untouched: Duration,
-    ) -> Option<Session> {
+    /// The session to evict first.
+    pub(super) fn victim(&self, among: Among<'_>, now: Tick, patience: Patience) -> Victim {
         match among {
-            Among::Scope(scope) if scope.sessions() <= SEE_ALL as u64 => {
-                let is_meant = |session: &Session| among.includes(session);
-                self.sample(is_meant, random, SHARDS, usize::MAX, now, untouched)
-            }
-            // Each session looked at is memory waited for, its owner still more, so a few are looked at first, as if
-            // there were no other scope.
-            Among::Scope(_) => {
-                let is_meant = |session: &Session| among.includes(session);
-                self.sample(|_| true, random, FEW_SHARDS, PER_SHARD, now, untouched)
-                    .filter(is_meant)
-                    .or_else(|| {
-                        self.sample(is_meant, random, MORE_SHARDS, PER_SHARD, now, untouched)
-                    })
+            Among::Scope(scope) => {
+                let is_small = scope.sessions() <= SMALL;
+                scope.candidates.next(is_small, now, patience)
             }
             Among::Owner(owner) => {
-                let sessions = self.owners.lock(owner)?.some(SEE_ALL, start(random, 0));
-                best(sessions.iter(), now, untouched).map(|(_, session)| session)
+                let sessions = self.owners.lock(owner);
+                let sessions = sessions.map(|owned| owned.some(SEEN_OF_OWNER, now as usize));
+                let mut sessions = sessions.unwrap_or_default();
+                sessions.retain(|session| may_go(session, now, patience));
+                match sessions.into_iter().min_by_key(rank) {
+                    Some(session) => Victim::Session(session),
+                    None => Victim::Nobody,
+                }
             }
         }
     }
 
-    fn sample(
+    /// Looks at all sessions for the candidates of a scope, and lets other tasks run in between. Says whether there are any.
+    ///
+    /// A look at a session is memory waited for. So this is done once for many evictions, and not at all while it is known
+    /// that nobody may go.
+    pub(super) async fn look_for_candidates(
         &self,
-        is_meant: impl Fn(&Session) -> bool,
-        random: u64,
-        shards: usize,
-        per_shard: usize,
+        scope: &Arc<ScopeCount>,
         now: Tick,
-        untouched: Duration,
-    ) -> Option<Session> {
-        let first = start(random, 1);
-        let best_of_each = (0..shards).filter_map(|nth| {
-            let shard = &self.shards[(first + nth) % self.shards.len()];
-            let sessions = shard.read();
-            let some = sessions
-                .iter_from(start(random, nth))
-                .filter(|session| is_meant(session))
-                .take(per_shard);
-            best(some, now, untouched)
-        });
-        let (_, session) = best_of_each.min_by_key(|(rank, _)| *rank)?;
-        Some(session)
+        patience: Patience,
+    ) -> bool {
+        let _turn = scope.candidates.turn.lock().await;
+        // Somebody else may have looked meanwhile.
+        if scope.candidates.has_some_since(now, patience) {
+            return true;
+        }
+        let among = Among::Scope(scope);
+        let at_most = (scope.sessions() / SHARE).max(SMALL) as usize;
+        let mut found = Look::new(at_most, now, patience);
+        let mut seen = 0;
+        for shard in &self.shards {
+            {
+                let shard = shard.read();
+                for session in shard.iter().filter(|session| among.includes(session)) {
+                    seen += 1;
+                    found.see(session, now, patience);
+                }
+            }
+            if seen >= YIELD_EVERY {
+                seen = 0;
+                yield_now().await;
+            }
+        }
+        let has_some = !found.is_empty();
+        scope.candidates.learn(found, now, patience);
+        has_some
     }
 
     /// Evicts the victim, unless it was used, or ended, since it was chosen. Its place is the new session's from the
@@ -93,16 +104,14 @@ impl Inner {
         new_hash: u64,
         terms: &Terms,
         now: Tick,
-        untouched: Duration,
+        patience: Patience,
     ) -> Option<(SessionRef, Place)> {
         let hash = self.hash(victim);
         // Declared before the lock's guard and therefore dropped after it.
         let session;
         let mut sessions = self.shard(hash).write();
         session = sessions.take(hash, |session| {
-            session.is(victim)
-                && among.includes(session)
-                && evictable(session, now, untouched).is_some()
+            session.is(victim) && among.includes(session) && may_go(session, now, patience)
         })?;
         let scope = self.scopes.of(&session.owner().scope);
         let mut place = Place {
@@ -144,44 +153,14 @@ pub(super) struct Place {
     pub(super) of_principal: bool,
 }
 
-/// The lower goes first.
-type Rank = (bool, Tick);
+/// Of an owner's sessions so many are seen.
+const SEEN_OF_OWNER: usize = 1024;
 
-fn best<'a>(
-    sessions: impl Iterator<Item = &'a Session>,
-    now: Tick,
-    untouched: Duration,
-) -> Option<(Rank, Session)> {
-    sessions
-        .filter_map(|session| Some((evictable(session, now, untouched)?, session)))
-        .min_by_key(|(rank, _)| *rank)
-        .map(|(rank, session)| (rank, session.clone()))
-}
+/// In a scope of so many sessions all are looked at for each eviction.
+const SMALL: u64 = 1024;
 
-/// Since when it is untouched, if that is so long that it may be evicted; a session without any request since its
-/// creation before one that had some.
-fn evictable(session: &Session, now: Tick, untouched: Duration) -> Option<Rank> {
-    session.times().live_until(now)?;
-    let (was_touched, since) = session.times().untouched_since();
-    let patience = match was_touched {
-        true => untouched,
-        false => untouched.min(UNUSED_PATIENCE),
-    };
-    (now.saturating_sub(since) >= ticks(patience)).then_some((was_touched, since))
-}
+/// In a larger one a look finds candidates for so large a part of it.
+const SHARE: u64 = 32;
 
-/// Another start in each shard, from bits that did not choose the new session's own.
-fn start(random: u64, nth: usize) -> usize {
-    (random.rotate_left(24) as usize).wrapping_add(nth.wrapping_mul(7919))
-}
-
-/// Of so many sessions all are seen.
-const SEE_ALL: usize = 1024;
-
-/// Of more sessions so many are seen in each shard: more than a bucket's, in which the oldest come first.
-const PER_SHARD: usize = 8;
-const FEW_SHARDS: usize = 12;
-const MORE_SHARDS: usize = 128;
-
-/// How long a session has for its first request before it may be evicted.
-const UNUSED_PATIENCE: Duration = Duration::from_secs(5);
+/// After how many sessions other tasks may run.
+const YIELD_EVERY: usize = 1024;

@@ -13,6 +13,7 @@ use foldhash::quality::RandomState;
 use hashbrown::{HashTable, hash_table::Entry};
 use parking_lot::RwLock;
 
+use super::candidates::Candidates;
 use crate::session::Scope;
 
 /// The counts of all scopes. There are few: a scope is a guarded service.
@@ -49,6 +50,7 @@ impl ScopeCounts {
                     scope: scope.clone(),
                     sessions: AtomicU64::new(0),
                     departures: AtomicU64::new(0),
+                    candidates: Candidates::default(),
                 });
                 free.insert(Arc::clone(&count));
                 count
@@ -62,6 +64,8 @@ pub(super) struct ScopeCount {
     scope: Scope,
     sessions: AtomicU64,
     departures: AtomicU64,
+    /// Who may be evicted.
+    pub(super) candidates: Candidates,
 }
 
 impl ScopeCount {

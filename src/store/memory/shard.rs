@@ -59,11 +59,6 @@ impl Sessions {
         self.table.iter()
     }
 
-    /// All sessions, starting somewhere in the middle.
-    pub(super) fn iter_from(&self, start: usize) -> impl Iterator<Item = &Session> {
-        self.table.iter_from(start)
-    }
-
     /// What has expired, of all sessions here.
     pub(super) fn look_for_expired(&self, now: Tick) -> Expired {
         let mut expired = Expired {

@@ -68,7 +68,10 @@ fn at_most(total: u64) -> Terms {
 
 fn evicting(total: u64) -> Terms {
     Terms {
-        at_limit: AtLimit::Evict { untouched: MINUTE },
+        at_limit: AtLimit::Evict {
+            unused: 5 * SECOND,
+            untouched: MINUTE,
+        },
         ..at_most(total)
     }
 }
@@ -181,10 +184,14 @@ async fn sessions_are_dropped_outside_the_locks() {
     store.delete(&id, EndReason::Deleted).await.unwrap();
     assert!(deleted.load(Relaxed), "delete");
 
-    let (_, evicted) = probed(&evicting(1));
+    let own = Terms {
+        per_principal: NonZeroU64::new(1),
+        ..evicting(1)
+    };
+    let (_, evicted) = probed(&own);
     advance(5 * SECOND).await;
     let latest = session_of(&owner("me"));
-    create(&store, &latest, &evicting(1));
+    create(&store, &latest, &own);
     assert!(evicted.load(Relaxed), "evict");
 
     let (_, swept) = probed(&terms());
@@ -195,7 +202,7 @@ async fn sessions_are_dropped_outside_the_locks() {
     let (id, replaced) = probed(&terms());
     advance(5 * MINUTE).await;
     let again = Session::new(id, SessionRecord::new(owner("me"), Issuer::Layer));
-    store.0.create(&again, &terms(), times::now());
+    wait(store.create(&again, &terms())).unwrap();
     assert!(replaced.load(Relaxed), "create");
 
     let (_, ended) = probed(&terms());

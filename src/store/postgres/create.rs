@@ -14,18 +14,19 @@ use crate::{
 };
 
 impl PostgresStore {
-    /// [`create`](crate::SessionStore::create).
+    /// [`create`](crate::SessionStore::create), or, unless it `inserts`, [`make_room`](crate::SessionStore::make_room).
     pub(super) async fn insert(
         &self,
         session: &Session,
         terms: &Terms,
+        inserts: bool,
     ) -> Result<Created, StoreError> {
         let asked = Instant::now();
         let record = session.record();
         let client = record.client.as_ref();
-        let untouched = match terms.at_limit {
-            AtLimit::Refuse => None,
-            AtLimit::Evict { untouched } => Some(micros(untouched)),
+        let (unused, untouched) = match terms.at_limit {
+            AtLimit::Refuse => (None, None),
+            AtLimit::Evict { unused, untouched } => (Some(micros(unused)), Some(micros(untouched))),
         };
         let scope = &record.owner.scope;
         let total = terms.total;
@@ -54,9 +55,11 @@ impl PostgresStore {
             .bind(terms.per_principal.map(limit))
             .bind(untouched)
             .bind(micros(begun) + 1)
+            .bind(unused)
+            .bind(inserts)
             .fetch_one(&mut *held)
             .await;
-        let (created, total) = held.done(row.and_then(|row| created(&row)))?;
+        let (created, total) = held.done(row.and_then(|row| created(&row, inserts)))?;
         if let Some(sessions) = total {
             self.0.counts.counted(scope, sessions, asked);
         }
@@ -65,10 +68,11 @@ impl PostgresStore {
 }
 
 /// What became of a creation, and how many sessions the scope then has, if they were counted.
-fn created(row: &PgRow) -> Result<(Created, Option<u64>), Error> {
+fn created(row: &PgRow, inserts: bool) -> Result<(Created, Option<u64>), Error> {
     let is_new = row.try_get("is_new")?;
     let evicted = row.try_get::<Option<Vec<u8>>, _>("evicted")?;
-    let created = if is_new {
+    let has_room = !inserts && row.try_get("has_room")?;
+    let created = if is_new || has_room {
         Created::New {
             left: None,
             evicted: evicted.as_deref().map(sql::reference).transpose()?,

@@ -42,21 +42,22 @@ sample as materialized (
     where (select is_welcome and principal_full and $13::bigint is not null from verdict)
       and scope = $2 and principal = $3 and expires > (select now from clock)
     limit 64)
+  -- For somebody else's no principal's session is ended.
   union all
   (select reference from "mcp_sessions"
     where (select is_welcome and total_full and not principal_full and $13 is not null from verdict)
-      and scope = $2 and expires > (select now from clock) and reference > $1
+      and scope = $2 and principal is null and expires > (select now from clock) and reference > $1
     order by reference limit 64)
   union all
   (select reference from "mcp_sessions"
     where (select is_welcome and total_full and not principal_full and $13 is not null from verdict)
-      and scope = $2 and expires > (select now from clock) and reference < $1
+      and scope = $2 and principal is null and expires > (select now from clock) and reference < $1
     order by reference limit 64)
 ),
 victim as materialized (
   select reference from "mcp_sessions"
   where reference in (select reference from sample)
-    and latest_touch <= clock_timestamp() - $13 * interval '1 microsecond'
+    and latest_touch <= clock_timestamp() - case when used then $13 else $15::bigint end * interval '1 microsecond'
   order by used, latest_touch limit 1
   -- One that is being touched right now is in use.
   for update skip locked
@@ -64,6 +65,10 @@ victim as materialized (
 evicted as (
   delete from "mcp_sessions" where reference in (select reference from victim)
   returning reference
+),
+room as materialized (
+  select is_welcome and (not principal_full and not total_full or exists (select from evicted)) as has_room
+  from verdict
 ),
 inserted as (
   insert into "mcp_sessions" as old (
@@ -74,8 +79,8 @@ inserted as (
     $1, $2, $3, $4, $5, $6, $7, $8,
     clock.now, clock.now, false,
     clock.now + $9::bigint * interval '1 microsecond', clock.now + $10::bigint * interval '1 microsecond'
-  from clock, verdict
-  where is_welcome and (not principal_full and not total_full or exists (select from evicted))
+  from clock, room
+  where has_room and $16::boolean
   on conflict (reference) do update set
     scope = excluded.scope, principal = excluded.principal, by_layer = excluded.by_layer,
     client_name = excluded.client_name, client_version = excluded.client_version,
@@ -88,7 +93,7 @@ inserted as (
 )
 select
   revoked, taken, principal_full, total_full, total,
-  exists (select from inserted) as is_new,
+  exists (select from inserted) as is_new, has_room,
   (select reference from evicted) as evicted,
   (select count(pg_notify('mcp_sessions', {name} || ' evicted')) from evicted) as told
-from verdict
+from verdict, room

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     protocol::SessionRef,
-    session::Session,
+    session::{Owner, Session},
     store::{AtLimit, Created, EndReason, Limit, Terms},
 };
 
@@ -32,6 +32,8 @@ pub(super) struct Cluster(AtomicBool);
 struct Creation<'a> {
     session: &'a Session,
     terms: &'a Terms,
+    /// Or else only room is made for it.
+    inserts: bool,
     /// Since when.
     asked: Instant,
     /// Its reference, in digits.
@@ -41,15 +43,17 @@ struct Creation<'a> {
 }
 
 impl RedisStore {
-    /// [`create`](crate::SessionStore::create).
+    /// [`create`](crate::SessionStore::create), or, unless it `inserts`, [`make_room`](crate::SessionStore::make_room).
     pub(super) async fn create_within(
         &self,
         session: &Session,
         terms: &Terms,
+        inserts: bool,
     ) -> RedisResult<Created> {
         let creation = Creation {
             session,
             terms,
+            inserts,
             asked: Instant::now(),
             name: hex(session.reference().as_bytes()),
             filter: filter(session.owner()),
@@ -118,10 +122,7 @@ impl RedisStore {
         if creation.is_limited() && !on_cluster {
             keys.extend(others(name).flat_map(|digit| self.shard(digit).index()));
         }
-        let untouched = match terms.at_limit {
-            AtLimit::Evict { untouched } if !on_cluster => Some(microseconds(untouched)),
-            _ => None,
-        };
+        let patience = creation.patience().filter(|_| !on_cluster);
         let answer = CREATE
             .run(&self.connection, &keys, |command| {
                 command
@@ -134,8 +135,11 @@ impl RedisStore {
                     .arg(elsewhere[0])
                     .arg(or_empty(creation.per_principal()))
                     .arg(elsewhere[1])
-                    .arg(or_empty(untouched))
-                    .arg(self.channel());
+                    .arg(or_empty(patience.map(|[unused, _]| unused)))
+                    .arg(or_empty(patience.map(|[_, untouched]| untouched)))
+                    .arg(creation.owner_of_victim(Limit::Total))
+                    .arg(self.channel())
+                    .arg(if creation.inserts { "1" } else { "" });
                 write(command, &creation.session.record());
             })
             .await?;
@@ -143,7 +147,10 @@ impl RedisStore {
             from_redis_value(answer)?;
         Ok(match outcome.as_str() {
             // The command may have been long on its way, and its owner's sessions been ended meanwhile.
-            "new" if (0..=microseconds(creation.begun())).contains(&all_ended) => {
+            "new"
+                if creation.inserts
+                    && (0..=microseconds(creation.begun())).contains(&all_ended) =>
+            {
                 self.end_session(creation.session.reference(), None, EndReason::Revoked)
                     .await?;
                 Some(Created::Revoked)
@@ -185,17 +192,28 @@ impl RedisStore {
                 include_str!("oldest.lua"),
             ])
         });
-        static EVICT: LazyLock<Script> =
-            LazyLock::new(|| Script::new(&[ALLOW_OOM, COMMON, include_str!("evict.lua")]));
-        let AtLimit::Evict { untouched } = creation.terms.at_limit else {
+        static EVICT: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(&[
+                ALLOW_OOM,
+                COMMON,
+                include_str!("sample.lua"),
+                include_str!("evict.lua"),
+            ])
+        });
+        let Some([unused, untouched]) = creation.patience() else {
             return Ok(None);
         };
-        let (among, untouched) = (creation.among(limit), microseconds(untouched));
+        let owner = creation.owner_of_victim(limit);
+        let among = format!("o{owner}");
         let mut oldest: Option<(bool, i64, String)> = None;
         for digit in SHARDS {
             let answer = OLDEST
                 .run(&self.connection, &self.shard(digit).index(), |command| {
-                    command.arg(&among).arg(&creation.name).arg(untouched);
+                    command
+                        .arg(&among)
+                        .arg(&creation.name)
+                        .arg(unused)
+                        .arg(untouched);
                 })
                 .await?;
             // Without any request since its creation, then the longest untouched: the order of the tuple.
@@ -206,7 +224,11 @@ impl RedisStore {
         };
         let answer = EVICT
             .run(&self.connection, &self.keys(&victim), |command| {
-                command.arg(untouched).arg(self.channel());
+                command
+                    .arg(unused)
+                    .arg(untouched)
+                    .arg(self.channel())
+                    .arg(&owner);
             })
             .await?;
         Ok(from_redis_value::<bool>(answer)?.then_some(victim))
@@ -233,6 +255,25 @@ impl Creation<'_> {
     /// How long ago it began, by now.
     fn begun(&self) -> Duration {
         self.terms.started_ago.saturating_add(self.asked.elapsed())
+    }
+
+    /// Microseconds unused, and untouched, for which a session may be evicted.
+    fn patience(&self) -> Option<[i64; 2]> {
+        match self.terms.at_limit {
+            AtLimit::Refuse => None,
+            AtLimit::Evict { unused, untouched } => Some([unused, untouched].map(microseconds)),
+        }
+    }
+
+    /// Whose session may go at this limit, as in the index: for somebody else's no principal's is ended.
+    fn owner_of_victim(&self, limit: Limit) -> String {
+        match limit {
+            Limit::Total => filter(&Owner {
+                principal: None,
+                ..self.session.owner().clone()
+            }),
+            Limit::PerPrincipal => self.filter.clone(),
+        }
     }
 
     /// What the entries of those begin with that count for this limit.

@@ -1,26 +1,50 @@
 //! A creation. SQLite cannot delete and insert in one statement, so it is a transaction.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use sqlx::{Connection as _, Error, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 
-use super::{Inner, millis, statements::NOW};
+use super::{Inner, SqliteStore, finished, millis, statements::NOW};
 use crate::{
     session::{Issuer, Session},
-    store::{AtLimit, Created, EndReason, Limit, Terms, sql},
+    store::{AtLimit, Created, EndReason, Limit, StoreError, Terms, sql},
 };
 
-impl Inner {
-    pub(super) async fn create(
+impl SqliteStore {
+    /// [`create`](crate::SessionStore::create), or, unless it `inserts`, [`make_room`](crate::SessionStore::make_room).
+    pub(super) async fn create_within(
         &self,
         session: &Session,
         terms: &Terms,
+        inserts: bool,
+    ) -> Result<Created, StoreError> {
+        let (inner, session, terms) = (Arc::clone(&self.0), session.clone(), terms.clone());
+        let asked = Instant::now();
+        let doing = match inserts {
+            true => "create a session",
+            false => "make room for a session",
+        };
+        finished(doing, async move {
+            inner.create(&session, &terms, inserts, asked).await
+        })
+        .await
+    }
+}
+
+impl Inner {
+    async fn create(
+        &self,
+        session: &Session,
+        terms: &Terms,
+        inserts: bool,
         asked: Instant,
     ) -> Result<Created, Error> {
         let mut connection = self.writer.pool().acquire().await?;
         // Waits here until nobody else writes, and not halfway.
         let transaction = connection.begin_with("begin immediate").await?;
-        let created = self.decide(transaction, session, terms, asked).await;
+        let created = self
+            .decide(transaction, session, terms, inserts, asked)
+            .await;
         if created.is_err() {
             // When the disk is full SQLite rolls back by itself. `sqlx` then tries it in vain, believes to be in a
             // transaction ever after, and begins no other.
@@ -34,6 +58,7 @@ impl Inner {
         mut transaction: Transaction<'_, Sqlite>,
         session: &Session,
         terms: &Terms,
+        inserts: bool,
         asked: Instant,
     ) -> Result<Created, Error> {
         let facts = self.facts(&mut transaction, session, terms, asked).await?;
@@ -45,21 +70,23 @@ impl Inner {
         }
         let mut evicted = Vec::new();
         if let Some(limit) = facts.reached(terms) {
-            if let AtLimit::Evict { untouched } = terms.at_limit {
-                let untouched = millis(untouched);
+            if let AtLimit::Evict { unused, untouched } = terms.at_limit {
+                let patience = [unused, untouched].map(millis);
                 evicted = self
-                    .evict(&mut transaction, session, limit, untouched)
+                    .evict(&mut transaction, session, limit, patience)
                     .await?;
             }
             if evicted.is_empty() {
                 return Ok(Created::Full(limit));
             }
         }
-        self.insert(&mut transaction, session, terms).await?;
+        if inserts {
+            self.insert(&mut transaction, session, terms).await?;
+        }
         transaction.commit().await?;
 
         let evicted = self.announce(&evicted, EndReason::Evicted)?;
-        let live = (facts.total + 1).saturating_sub(evicted.len() as u64);
+        let live = (facts.total + u64::from(inserts)).saturating_sub(evicted.len() as u64);
         Ok(Created::New {
             left: terms.total.map(|limit| limit.get().saturating_sub(live)),
             evicted: evicted.first().copied(),
@@ -110,25 +137,26 @@ impl Inner {
         })
     }
 
-    /// Deletes the one of a sample that was longest untouched, if it was so for long enough.
+    /// Deletes the first of a sample that may go, if there is one.
     async fn evict(
         &self,
         connection: &mut SqliteConnection,
         newcomer: &Session,
         limit: Limit,
-        untouched: i64,
+        [unused, untouched]: [i64; 2],
     ) -> Result<Vec<SqliteRow>, Error> {
         let owner = newcomer.owner();
-        let (own, principal) = match limit {
-            Limit::PerPrincipal => ("scope = ?2 and principal = ?3", sql::principal(owner)),
-            Limit::Total => ("+scope = ?2 and ?3 is null", None),
+        // For somebody else's no principal's session is ended.
+        let principal = match limit {
+            Limit::PerPrincipal => sql::principal(owner),
+            Limit::Total => None,
         };
         // References are evenly spread, so those that follow a new one are a fair sample.
         let sample = |around: &str| {
             format!(
                 "select * from (
                     select reference, latest_touch, used from \"mcp_sessions\"
-                    where reference {around} ?1 and {own} and expires > {NOW}
+                    where reference {around} ?1 and scope = ?2 and principal is ?3 and expires > {NOW}
                     order by reference limit 64
                 )"
             )
@@ -136,7 +164,7 @@ impl Inner {
         let evict = format!(
             "delete from \"mcp_sessions\" where reference = (
                 select reference from ({} union all {})
-                where latest_touch <= {NOW} - ?4 order by used, latest_touch limit 1
+                where latest_touch <= {NOW} - iif(used, ?5, ?4) order by used, latest_touch limit 1
             )
             returning reference",
             sample(">"),
@@ -146,6 +174,7 @@ impl Inner {
             .bind(&newcomer.reference().as_bytes()[..])
             .bind(sql::scope(&owner.scope))
             .bind(principal)
+            .bind(unused)
             .bind(untouched)
             .fetch_all(connection)
             .await

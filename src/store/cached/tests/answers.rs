@@ -131,15 +131,18 @@ async fn a_session_in_use_does_not_look_untouched_to_the_primary() {
     let (primary, cached) = cached();
     let terms = Terms {
         total: NonZeroU64::new(1),
-        at_limit: AtLimit::Evict { untouched: MINUTE },
+        at_limit: AtLimit::Evict {
+            unused: SECOND,
+            untouched: MINUTE,
+        },
         ..terms()
     };
     let mine = session();
     cached.create(&mine, &terms).await.unwrap();
     assert!(is_live(&cached, &mine).await);
     let told = primary.last_terms.lock().clone().unwrap();
-    let untouched = MINUTE + STALENESS;
-    assert_eq!(told.at_limit, AtLimit::Evict { untouched });
+    let (unused, untouched) = (SECOND + STALENESS, MINUTE + STALENESS);
+    assert_eq!(told.at_limit, AtLimit::Evict { unused, untouched });
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,6 +151,7 @@ async fn what_is_evicted_for_a_new_session_is_forgotten() {
     let terms = Terms {
         total: NonZeroU64::new(1),
         at_limit: AtLimit::Evict {
+            unused: Duration::ZERO,
             untouched: Duration::ZERO,
         },
         ..terms()

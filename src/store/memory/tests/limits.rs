@@ -3,7 +3,10 @@
 use std::{collections::HashSet, sync::Barrier, thread};
 
 use super::*;
-use crate::store::{Limit, memory::evict::Among};
+use crate::store::{
+    Limit,
+    memory::{candidates::Patience, evict::Among},
+};
 
 #[test]
 fn limits_are_exact_however_many_come_at_once() {
@@ -35,6 +38,7 @@ fn limits_are_exact_however_many_come_at_once() {
 #[test]
 fn when_many_come_at_once_each_has_exactly_one_ended_for_it() {
     let at_limit = AtLimit::Evict {
+        unused: Duration::ZERO,
         untouched: Duration::ZERO,
     };
     let total = Terms {
@@ -91,14 +95,14 @@ fn when_many_come_at_once_each_has_exactly_one_ended_for_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_that_was_lowered_is_kept_by_the_next_creation() {
-    let per_principal = |most| Terms {
+    let total: fn(u64) -> Terms = evicting;
+    let per_principal: fn(u64) -> Terms = |most| Terms {
         per_principal: NonZeroU64::new(most),
         total: None,
         ..evicting(most)
     };
-    for terms in [evicting, per_principal] {
+    for (terms, me) in [(total, owner(None)), (per_principal, owner("me"))] {
         let store = MemoryStore::new();
-        let me = owner("me");
         for _ in 0..10 {
             create(&store, &session_of(&me), &terms(10));
         }
@@ -124,9 +128,10 @@ async fn a_place_that_a_new_session_does_not_take_is_free() {
     let new_hash = store.0.hash(&mine[1]);
     let among = Among::Owner(mine[0].owner());
     let now = times::now();
+    let patience = Patience::of(terms.at_limit).unwrap();
     let (_, place) = store
         .0
-        .evict(&mine[0], among, &mine[1], new_hash, &terms, now, MINUTE)
+        .evict(&mine[0], among, &mine[1], new_hash, &terms, now, patience)
         .unwrap();
     // Held for the new session, and for no other.
     let full = create(&store, &session_of(&owner("me")), &terms);

@@ -95,14 +95,11 @@ fn no_creation_slips_through_while_its_owners_sessions_are_revoked() {
                         // One reading of the clock, as if no time passed between the caller's and the store's.
                         let now = times::now();
                         let begun = Duration::from_nanos(now - began);
-                        store.0.create(
-                            session,
-                            &Terms {
-                                started_ago: begun,
-                                ..terms()
-                            },
-                            now,
-                        );
+                        let terms = Terms {
+                            started_ago: begun,
+                            ..terms()
+                        };
+                        wait(store.0.create(session, &terms, Purpose::Insert, now));
                     });
                 }
                 barrier.wait();
