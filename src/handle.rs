@@ -9,7 +9,7 @@ use std::{
 use crate::{
     lifecycle::{Lifecycle, SessionEvents, shutdown, terminate},
     protocol::{SessionId, SessionRef},
-    session::{Owner, Principal},
+    session::{Change, Owner, Principal, Session, Values},
     store::{Directory, SessionFilter, SessionInfo, StoreError, StoreErrorKind},
 };
 
@@ -119,6 +119,32 @@ impl Sessions {
     /// As [`end_of`](Self::end_of).
     pub async fn end_all(&self) -> Result<u64, StoreError> {
         terminate::revoke_all(&self.0, &self.all()).await
+    }
+
+    /// Changes a session's values, in one step of the store, and answers those that it then has: where they are not as the
+    /// change makes them ([`Change::holds`]), it was made for others. `None` if the session is over. Extends nothing.
+    ///
+    /// Every handle of the session on this node shows the change from then on; [`Values`] has an example.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot tell whether it took effect; when there would be too many values, or too long ones
+    /// ([`StoreErrorKind::TooLarge`]), and then nothing is changed; or when it keeps none
+    /// ([`StoreErrorKind::Unsupported`]).
+    pub async fn change(
+        &self,
+        session: &Session,
+        change: &Change,
+    ) -> Result<Option<Values>, StoreError> {
+        let (id, owner) = (session.id(), session.owner());
+        let Some(found) = self.0.store.change(id, owner, change).await? else {
+            return Ok(None);
+        };
+        session.note_values(&found.session);
+        if let Some(live) = self.0.alive.registry.get(session.reference()) {
+            live.note_values(&found.session);
+        }
+        Ok(Some(found.session.values()))
     }
 
     /// What is created and what ends from now on. A subscriber that does not listen misses events; it holds nothing up.

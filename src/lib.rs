@@ -110,7 +110,9 @@ pub use self::{
         RejectionKind, SessionId, SessionRef,
     },
     service::{McpSessionLayer, McpSessionService, ResponseFuture},
-    session::{Issuer, Owner, Principal, Scope, Session, SessionRecord},
+    session::{
+        Change, Issuer, Owner, Principal, Scope, Session, SessionRecord, Values, ValuesTooLarge,
+    },
     store::{BoxSessionStore, CachedStore, MemoryStore, SessionStore},
 };
 

@@ -10,7 +10,7 @@ use tokio::{
 use crate::{
     metrics::StoreCall,
     protocol::SessionId,
-    session::{Owner, Session},
+    session::{Change, Owner, Session},
     store::{
         BoxSessionStore, Created, Directory, EndReason, Expiry, Feed, Found, Now, SessionStore,
         StoreError, StoreErrorKind, Terms,
@@ -89,6 +89,17 @@ impl BoundedStore {
             Err(error) if error.kind() == StoreErrorKind::Unsupported => Ok(None),
             answer => answer.map(Some),
         }
+    }
+
+    pub(crate) async fn change(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        change: &Change,
+    ) -> Result<Option<Found>, StoreError> {
+        let doing = "change a session's values";
+        self.retry(doing, || self.store.change(id, owner, change))
+            .await
     }
 
     pub(crate) async fn claim(

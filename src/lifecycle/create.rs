@@ -12,12 +12,13 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderMap, Response, request::Parts};
+use http::{Response, request::Parts};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
     Buffered, Lifecycle, ReadEnd, SessionEvent,
+    issued::{Issued, issued},
     strip::strip_ids,
     terminate::{delete_in_background, end_here},
 };
@@ -26,7 +27,7 @@ use crate::{
         AnswerHead, ClientInfo, Rejection, RejectionKind, SESSION_ID, SessionId,
         message::{Answer, Message},
     },
-    session::{self, Issuer, Owner, Route, Session, SessionRecord, StreamKind},
+    session::{self, Issuer, Owner, Route, Session, SessionRecord, StreamKind, Values},
     store::{Created, EndReason, Found, Limit, Now, SessionFilter},
 };
 
@@ -57,6 +58,7 @@ pub(crate) struct Creation {
     started: Instant,
     route: Arc<Route>,
     owner: Owner,
+    values: Values,
     /// `None` if the request was not read.
     params: Option<InitializeParams>,
     /// The id to issue if the inner service issues none.
@@ -78,11 +80,12 @@ impl Creation {
         // Before it is asked who the caller is: what is revoked from here on is not this session's to have.
         let started = Instant::now();
         let settings = &lifecycle.settings;
-        let owner = settings.caller(head)?;
+        let (owner, values) = (settings.caller(head)?, settings.values(head)?);
         let creation = Self {
             started,
             route,
             owner,
+            values,
             spare_id: SessionId::issue(),
             lifecycle: Arc::clone(lifecycle),
             params,
@@ -150,7 +153,14 @@ impl Creation {
                 return self.refuse(RejectionKind::InvalidInnerId);
             }
         };
-        let session = self.session(id, issuer);
+        let values = self.values.with(response.extensions().get());
+        let is_too_much = values.is_err();
+        let session = self.session(id, issuer, values.unwrap_or_default());
+        if is_too_much {
+            tracing::error!(session = %session.reference(), "a new session was to get too many values, or too long ones");
+            self.roll_back(&session);
+            return self.refuse(RejectionKind::ValuesFailed);
+        }
         match self.create(&session).await {
             Ok(()) => self.release(&session, response),
             Err(kind) => self.refuse(kind),
@@ -167,7 +177,7 @@ impl Creation {
         self.refuse(kind)
     }
 
-    fn session(&mut self, id: SessionId, issuer: Issuer) -> Session {
+    fn session(&mut self, id: SessionId, issuer: Issuer, values: Values) -> Session {
         let params = self.params.take().unwrap_or_default();
         let record = SessionRecord {
             owner: self.owner.clone(),
@@ -175,6 +185,7 @@ impl Creation {
             client: params.client,
             protocol_version: params.protocol_version,
             initialize_params: params.raw,
+            values,
         };
         Session::new(id, record)
     }
@@ -314,21 +325,6 @@ impl Creation {
 
     fn refuse(&self, kind: RejectionKind) -> Response<Body> {
         self.lifecycle.answer(Rejection::new(kind))
-    }
-}
-
-enum Issued {
-    None,
-    One(SessionId),
-    IllFormed,
-}
-
-fn issued(headers: &HeaderMap) -> Issued {
-    let mut lines = headers.get_all(&SESSION_ID).iter();
-    match (lines.next(), lines.next()) {
-        (None, _) => Issued::None,
-        (Some(value), None) => SessionId::from_header(value).map_or(Issued::IllFormed, Issued::One),
-        _ => Issued::IllFormed,
     }
 }
 

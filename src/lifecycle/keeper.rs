@@ -168,6 +168,11 @@ impl Keeper {
         };
         match event {
             FeedEvent::Ended { reference, reason } => end_heard(&lifecycle, &reference, reason),
+            FeedEvent::Changed { reference } => {
+                let session = lifecycle.alive.registry.get(&reference);
+                let look = Look::Ask(EndReason::Deleted);
+                self.at_once.extend(session.map(|session| (session, look)));
+            }
             FeedEvent::Gap => {
                 let sessions = lifecycle.alive.registry.sessions();
                 let in_use = sessions.into_iter().filter(Session::is_in_use);
@@ -251,7 +256,7 @@ impl Keeper {
             Ok(Verdict::Live(found)) => {
                 // An old answer about its owner is no less an answer about its time.
                 session.claim(found.session.owner());
-                lifecycle.alive.registry.note_times(&session, &found);
+                lifecycle.alive.registry.note(&session, &found);
                 if look == Look::Regular {
                     self.schedule(&session);
                 }

@@ -40,6 +40,7 @@ mod buffered;
 mod create;
 mod discard;
 mod events;
+mod issued;
 pub(crate) mod keeper;
 mod notify;
 mod over;

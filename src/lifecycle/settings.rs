@@ -8,7 +8,7 @@ use http::request::Parts;
 use super::buffered::DEFAULT_BODY_LIMIT;
 use crate::{
     protocol::{RejectionKind, paths::GuardedPaths, rejection::Renderer, request::Rules},
-    session::{Owner, Principal, Scope, Upstream},
+    session::{Owner, Principal, Scope, Upstream, Values},
     store::{AtLimit, Terms},
 };
 
@@ -24,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) anonymous: Owner,
     pub(crate) principal: Option<PrincipalOf>,
     pub(crate) claims: bool,
+    pub(crate) values: Option<ValuesOf>,
     pub(crate) idle: Duration,
     pub(crate) life: Option<Duration>,
     pub(crate) total: NonZeroU64,
@@ -38,6 +39,7 @@ pub(crate) struct Settings {
 }
 
 type PrincipalOf = Arc<dyn Fn(&Parts) -> Result<Option<Principal>, BoxError> + Send + Sync>;
+type ValuesOf = Arc<dyn Fn(&Parts) -> Result<Values, BoxError> + Send + Sync>;
 
 impl Settings {
     /// Whether a request goes to a guarded path, as it is spelled here or as it came to the outermost router.
@@ -75,6 +77,24 @@ impl Settings {
         Ok(Owner {
             scope: self.anonymous.scope.clone(),
             principal,
+        })
+    }
+
+    /// The values that a session gets from the request that creates it.
+    ///
+    /// # Errors
+    ///
+    /// When the application cannot tell.
+    pub(crate) fn values(&self, parts: &Parts) -> Result<Values, RejectionKind> {
+        let Some(values) = &self.values else {
+            return Ok(Values::default());
+        };
+        values(parts).map_err(|error| {
+            tracing::error!(
+                error = &*error as &dyn std::error::Error,
+                "could not tell the values of a session"
+            );
+            RejectionKind::ValuesFailed
         })
     }
 
@@ -121,6 +141,7 @@ impl Default for Settings {
             },
             principal: None,
             claims: false,
+            values: None,
             idle: Duration::from_secs(60 * 60),
             life: None,
             total: NonZeroU64::new(100_000).expect("not zero"),

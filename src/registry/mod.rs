@@ -84,7 +84,7 @@ impl Registry {
         if !session.claim(found.session.owner()) {
             return Err(RejectionKind::Unknown);
         }
-        self.note_times(&session, found);
+        self.note(&session, found);
         if session.state().begin_use().has_ended() {
             session.state().end_use();
             return Err(RejectionKind::Ended);
@@ -124,7 +124,7 @@ impl Registry {
             session = session.twin();
             session.state().assign(self.id);
         }
-        self.note_times(&session, found);
+        self.note(&session, found);
         let reference = session.reference();
         shard.sessions.insert(hash(reference), session.clone());
         metrics::sessions_served(1);
@@ -132,8 +132,9 @@ impl Registry {
         session
     }
 
-    /// Takes over the store's word on a session's times, unless this is the store's own handle.
-    pub(crate) fn note_times(&self, session: &Session, found: &Found) {
+    /// Takes over the store's word on a session's values and times, unless this is the store's own handle.
+    pub(crate) fn note(&self, session: &Session, found: &Found) {
+        session.note_values(&found.session);
         if !session.state().now().is_kept() {
             let now = times::now();
             let Found {

@@ -16,7 +16,7 @@ use crate::{
         paths::GuardedPaths,
         request::{Revisions, SessionNeed},
     },
-    session::{Principal, Scope},
+    session::{Principal, Scope, Values},
     store::{BoxSessionStore, SessionStore},
 };
 
@@ -114,6 +114,26 @@ impl McpSessionLayer {
     #[must_use]
     pub fn with_claim_on_login(self) -> Self {
         self.with(|settings| settings.claims = true)
+    }
+
+    /// Says what [`Values`] a new session gets from the request that creates it. Default: none. What the inner service puts
+    /// into the extensions of its answer is added, and counts where both name the same.
+    ///
+    /// An error is answered with 500, and so are too many values, or too long ones.
+    ///
+    /// ```
+    /// # use mcp_session_layer::{McpSessionLayer, MemoryStore, Values};
+    /// let layer = McpSessionLayer::new(MemoryStore::new()).with_values(|parts| {
+    ///     let tenant = parts.headers.get("x-tenant").ok_or("which tenant?")?;
+    ///     Ok(Values::of([("tenant", tenant.to_str()?)])?)
+    /// });
+    /// ```
+    #[must_use]
+    pub fn with_values(
+        self,
+        values: impl Fn(&Parts) -> Result<Values, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|settings| settings.values = Some(Arc::new(values)))
     }
 
     /// How long a session may be idle: without a request being answered and without an open stream. Default: 1 hour; at

@@ -26,6 +26,7 @@ mod state;
 mod stream;
 mod table;
 pub(crate) mod times;
+mod values;
 
 pub(crate) use self::{
     in_flight::{Counted, CutWaiter, InFlight, StreamKind, Tracker, Wake},
@@ -38,6 +39,7 @@ pub(crate) use self::{
 pub use self::{
     owner::{Owner, Principal, Scope},
     record::{Issuer, SessionRecord},
+    values::{Change, Values, ValuesTooLarge},
 };
 
 /// A live session: a cheap handle that the layer puts into the extensions of each request it lets through.
@@ -68,6 +70,7 @@ struct Node {
 struct Attached {
     /// Where the inner service saw it last.
     route: Option<Arc<Route>>,
+    values: Values,
     /// Most sessions have none of it most of the time.
     more: Option<Box<More>>,
 }
@@ -83,7 +86,8 @@ struct More {
 impl Session {
     /// Puts together what a store kept under this id.
     #[must_use]
-    pub fn new(id: SessionId, record: SessionRecord) -> Self {
+    pub fn new(id: SessionId, mut record: SessionRecord) -> Self {
+        let values = std::mem::take(&mut record.values);
         Self(Arc::new(Node {
             state: State::default(),
             times: Times::new(),
@@ -93,7 +97,10 @@ impl Session {
             owner: record.owner.clone(),
             claimed: OnceLock::new(),
             details: Details::of(record),
-            attached: Mutex::default(),
+            attached: Mutex::new(Attached {
+                values,
+                ..Attached::default()
+            }),
         }))
     }
 
@@ -112,7 +119,7 @@ impl Session {
     /// What the store keeps of this session.
     #[must_use]
     pub fn record(&self) -> SessionRecord {
-        self.0.details.record(self.owner().clone())
+        self.0.details.record(self.owner().clone(), self.values())
     }
 
     /// Whom the session belongs to.
@@ -371,6 +378,19 @@ mod tests {
         assert!(!session.claim(&owner("b")));
         assert_eq!(session.owner(), &owner("a"));
         assert!(session.record().owner == owner("a"));
+    }
+
+    #[test]
+    fn older_values_do_not_undo_newer_ones() {
+        let session = session();
+        let old = session.twin();
+        let change = Change::new().set("a", "1");
+        assert!(session.change_values(&change).unwrap());
+        assert!(!session.change_values(&change).unwrap());
+        session.note_values(&old);
+        assert_eq!(session.values().get("a"), Some("1"));
+        old.note_values(&session);
+        assert_eq!(old.values().get("a"), Some("1"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Owner;
+use super::{Owner, Values};
 use crate::protocol::ClientInfo;
 
 /// What a store keeps of a session besides its key and its times.
@@ -19,6 +19,8 @@ pub struct SessionRecord {
     /// The `params` of `initialize` as raw JSON, if they are kept. [`touch`](crate::SessionStore::touch)
     /// need not return them, [`load`](crate::SessionStore::load) must.
     pub initialize_params: Option<Bytes>,
+    /// Its named values.
+    pub values: Values,
 }
 
 impl SessionRecord {
@@ -31,6 +33,7 @@ impl SessionRecord {
             client: None,
             protocol_version: None,
             initialize_params: None,
+            values: Values::default(),
         }
     }
 }
@@ -79,7 +82,7 @@ impl Details {
         }
     }
 
-    pub(super) fn record(&self, owner: Owner) -> SessionRecord {
+    pub(super) fn record(&self, owner: Owner, values: Values) -> SessionRecord {
         let (name, rest) = self.texts.split_at(self.name.unwrap_or(0) as usize);
         let (version, protocol_version) = rest.split_at(self.version as usize);
         SessionRecord {
@@ -93,6 +96,7 @@ impl Details {
                 .has_protocol_version
                 .then(|| protocol_version.to_owned()),
             initialize_params: self.initialize_params.as_deref().cloned(),
+            values,
         }
     }
 }
@@ -135,7 +139,7 @@ mod tests {
                         ..SessionRecord::new(owner.clone(), Issuer::Inner)
                     };
                     let details = Details::of(record.clone());
-                    assert_eq!(details.record(owner.clone()), record);
+                    assert_eq!(details.record(owner.clone(), Values::default()), record);
                 }
             }
         }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     protocol::SessionId,
-    session::{Owner, Session},
+    session::{Change, Owner, Session},
 };
 
 /// Any [`SessionStore`] as one type, for a store that is chosen at run time. Clones share it.
@@ -68,6 +68,15 @@ impl SessionStore for BoxSessionStore {
         self.0.expire(id).await
     }
 
+    async fn change(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        change: &Change,
+    ) -> Result<Option<Found>, StoreError> {
+        self.0.change(id, owner, change).await
+    }
+
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {
         self.0.touch_now(id, owner, idle)
     }
@@ -115,6 +124,12 @@ trait ObjectSafe: Send + Sync {
         reason: EndReason,
     ) -> BoxFuture<'a, Result<bool, StoreError>>;
     fn expire<'a>(&'a self, id: &'a SessionId) -> BoxFuture<'a, Result<Expiry, StoreError>>;
+    fn change<'a>(
+        &'a self,
+        id: &'a SessionId,
+        owner: &'a Owner,
+        change: &'a Change,
+    ) -> BoxFuture<'a, Result<Option<Found>, StoreError>>;
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now;
     fn claim<'a>(
         &'a self,
@@ -166,6 +181,15 @@ impl<St: SessionStore> ObjectSafe for St {
 
     fn expire<'a>(&'a self, id: &'a SessionId) -> BoxFuture<'a, Result<Expiry, StoreError>> {
         Box::pin(SessionStore::expire(self, id))
+    }
+
+    fn change<'a>(
+        &'a self,
+        id: &'a SessionId,
+        owner: &'a Owner,
+        change: &'a Change,
+    ) -> BoxFuture<'a, Result<Option<Found>, StoreError>> {
+        Box::pin(SessionStore::change(self, id, owner, change))
     }
 
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     metrics,
     protocol::SessionId,
-    session::{Owner, Session},
+    session::{Change, Owner, Session},
 };
 
 mod cache;
@@ -250,6 +250,18 @@ impl<S: SessionStore> SessionStore for CachedStore<S> {
             Expiry::Left(found) => self.cache.entries.remove_unless_owned_as(&found.session),
         }
         Ok(expiry)
+    }
+
+    async fn change(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        change: &Change,
+    ) -> Result<Option<Found>, StoreError> {
+        self.listen();
+        // Also if it fails or is cancelled: it is not known then what they are.
+        let _forget = Forget::later(&self.cache, id.reference());
+        self.store.change(id, owner, change).await
     }
 
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {

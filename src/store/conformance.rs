@@ -34,7 +34,7 @@
 //! [`Arc`](std::sync::Arc). Each case uses ids and scopes that nobody else has, so a shared database will do; what
 //! it leaves there expires within minutes.
 //!
-//! What a store says it *cannot* do is not asked of it: no claims, no `expire`, no directory,
+//! What a store says it *cannot* do is not asked of it: no claims, no `expire`, no values, no directory,
 //! no feed, then no cases about them.
 //!
 //! [`all`] asks of limits that they are exact for one creation after another, and allows creations at the same moment to
@@ -78,6 +78,7 @@ mod revoking;
 mod room;
 mod time;
 mod times;
+mod values;
 
 /// Lists the cases once: those that mostly wait, which run side by side on a real clock, and the others.
 macro_rules! cases {
@@ -126,6 +127,7 @@ cases! {
         claims::a_claim_extends_as_a_touch_does,
         expire::expire_ends_what_is_over_and_nothing_else,
         expire::a_touch_and_expire_agree_at_the_deadline,
+        values::a_change_extends_nothing,
         limits::the_absent_do_not_count,
         eviction::the_longest_untouched_is_evicted,
         eviction::an_unused_session_is_evicted_first,
@@ -156,6 +158,11 @@ cases! {
         claims::a_claim_takes_nothing_from_anybody,
         claims::of_many_claims_one_wins,
         claims::a_claimed_session_counts_as_its_owners,
+        values::values_are_kept_and_changed,
+        values::a_change_is_whole_or_not_at_all,
+        values::a_change_is_its_owners,
+        values::of_many_changes_none_is_lost,
+        values::a_change_is_heard,
         limits::the_total_is_limited,
         limits::each_principal_is_limited,
         limits::anonymous_is_not_a_principal,

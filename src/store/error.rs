@@ -20,6 +20,8 @@ pub enum StoreErrorKind {
     Corrupt,
     /// The store does not support this method.
     Unsupported,
+    /// What was to be kept is too much ([`Values`](crate::Values)).
+    TooLarge,
     /// The store refused: a wrong password, a missing table, a bug. Another try fails alike.
     Failed,
 }
@@ -68,6 +70,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Unavailable => "the session store is away",
             StoreErrorKind::Corrupt => "the session store holds something unreadable",
             StoreErrorKind::Unsupported => "the session store does not support this",
+            StoreErrorKind::TooLarge => "it is too much",
             StoreErrorKind::Failed => "the session store refused",
         };
         write!(f, "could not {}: {what}", self.doing)

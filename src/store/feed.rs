@@ -11,7 +11,7 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use super::{BoxFuture, EndReason};
 use crate::protocol::SessionRef;
 
-/// A subscription to the explicit ends of sessions. It never ends by itself while its store lives: when the
+/// A subscription to the explicit ends of sessions, and to changes of their values. It never ends by itself while its store lives: when the
 /// connection behind it is lost it subscribes again and says [`FeedEvent::Gap`].
 ///
 /// Expiry is not announced: whoever serves a session asks when its time is up.
@@ -26,6 +26,11 @@ pub enum FeedEvent {
         reference: SessionRef,
         /// Why.
         reason: EndReason,
+    },
+    /// A session's values were changed. Ask for them.
+    Changed {
+        /// Which.
+        reference: SessionRef,
     },
     /// Something may have been missed: ask again for every session you hold open.
     Gap,

@@ -21,12 +21,13 @@ use self::{
     shard::{Sessions, Shard},
 };
 use super::{
-    Created, Directory, EndReason, Expiry, Feed, Found, Now, SessionStore, StoreError, Terms,
+    Created, Directory, EndReason, Expiry, Feed, FeedEvent, Found, Now, SessionStore, StoreError,
+    StoreErrorKind, Terms,
 };
 use crate::{
     protocol::{SessionId, SessionRef},
     session::{
-        Owner, Session,
+        Change, Owner, Session, ValuesTooLarge,
         times::{self, Tick},
     },
 };
@@ -164,6 +165,19 @@ impl SessionStore for MemoryStore {
         })
     }
 
+    async fn change(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        change: &Change,
+    ) -> Result<Option<Found>, StoreError> {
+        let changed = self.0.change(id, owner, change);
+        changed.map_err(|error| {
+            StoreError::new(StoreErrorKind::TooLarge, "change a session's values")
+                .with_source(error)
+        })
+    }
+
     #[inline]
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {
         match self.0.touch(id, owner, idle) {
@@ -225,6 +239,32 @@ impl Inner {
             }
         }
         Some(found(session, now, until))
+    }
+
+    fn change(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        change: &Change,
+    ) -> Result<Option<Found>, ValuesTooLarge> {
+        let hash = self.hasher.hash_one(id);
+        let now = times::now();
+        // Held, so that the session does not end before its change is announced.
+        let sessions = self.shard(hash).write();
+        let Some(session) = sessions.find(hash, id) else {
+            return Ok(None);
+        };
+        if session.owner() != owner {
+            return Ok(None);
+        }
+        let Some(until) = session.times().live_until(now) else {
+            return Ok(None);
+        };
+        if session.change_values(change)? {
+            let reference = *session.reference();
+            self.ends.send(FeedEvent::Changed { reference });
+        }
+        Ok(Some(found(session, now, until)))
     }
 
     /// The session, if its time is not up. Otherwise removes it, if it is still there.

@@ -4,7 +4,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use crate::{
     protocol::SessionId,
-    session::{Owner, Session},
+    session::{Change, Owner, Session},
 };
 
 mod answers;
@@ -21,6 +21,8 @@ mod memory;
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+mod replace;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -207,6 +209,29 @@ pub trait SessionStore: Send + Sync + 'static {
         )))
     }
 
+    /// Changes the values of this owner's live session, all of them or none, and announces that on the feed. Answers the
+    /// session with the values that it then has: they tell whether the change [holds](Change::holds), or was made for
+    /// others ([`Change::only_while`]). Extends nothing.
+    ///
+    /// Provided: "I cannot".
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot answer, when there would be too many values or too long ones
+    /// ([`StoreErrorKind::TooLarge`]), or when it does not support it ([`StoreErrorKind::Unsupported`]).
+    fn change(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        change: &Change,
+    ) -> impl Future<Output = Result<Option<Found>, StoreError>> + Send {
+        let _ = (id, owner, change);
+        std::future::ready(Err(StoreError::new(
+            StoreErrorKind::Unsupported,
+            "change a session's values",
+        )))
+    }
+
     /// [`touch`](Self::touch), answered at once from this process's memory. Never blocks.
     ///
     /// Provided: "ask me with a future".
@@ -243,7 +268,7 @@ pub trait SessionStore: Send + Sync + 'static {
         None
     }
 
-    /// A new subscription to the explicit ends of sessions, wherever they were ended.
+    /// A new subscription to the explicit ends of sessions, and to changes of their values, wherever they are made.
     ///
     /// Provided: "none". The nodes then find out by asking.
     fn feed(&self) -> Option<Feed> {
@@ -298,6 +323,15 @@ impl<St: SessionStore> SessionStore for Arc<St> {
 
     fn expire(&self, id: &SessionId) -> impl Future<Output = Result<Expiry, StoreError>> + Send {
         (**self).expire(id)
+    }
+
+    fn change(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        change: &Change,
+    ) -> impl Future<Output = Result<Option<Found>, StoreError>> + Send {
+        (**self).change(id, owner, change)
     }
 
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {

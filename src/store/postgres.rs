@@ -17,11 +17,12 @@ use self::{
 };
 use super::{
     Created, Directory, EndReason, Expiry, Feed, Found, SessionStore, StoreError, Terms,
+    replace::{self, Replace},
     sql::{self, Connections, Stored, Table, micros},
 };
 use crate::{
     protocol::SessionId,
-    session::{Owner, Session},
+    session::{Change, Owner, Session},
 };
 
 mod connection;
@@ -103,6 +104,7 @@ struct Inner {
     claim: SqlStr,
     delete: SqlStr,
     expire: SqlStr,
+    replace: SqlStr,
     counts: RecentCounts,
     listener: Mutex<Weak<Listener>>,
 }
@@ -135,6 +137,7 @@ impl PostgresStore {
             claim: table.sql(&claim()),
             delete: table.sql(&end("reference = $1", "$2")),
             expire: table.sql(&expire()),
+            replace: table.sql(&statements::replace()),
             counts: RecentCounts::default(),
             listener: Mutex::default(),
             connections: Connections::new(pool),
@@ -274,6 +277,15 @@ impl SessionStore for PostgresStore {
         Ok(sql::expiry(held.done(left)?, id))
     }
 
+    async fn change(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        change: &Change,
+    ) -> Result<Option<Found>, StoreError> {
+        replace::change(self, id, owner, change).await
+    }
+
     async fn claim(
         &self,
         id: &SessionId,
@@ -301,6 +313,27 @@ impl SessionStore for PostgresStore {
     }
 }
 
+impl Replace for PostgresStore {
+    async fn replace(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        before: Option<Vec<u8>>,
+        after: Vec<u8>,
+    ) -> Result<bool, StoreError> {
+        let mut held = self.hold(replace::DOING).await?;
+        let changed = sqlx::query_scalar::<_, i64>(self.0.replace.clone())
+            .bind(&id.reference().as_bytes()[..])
+            .bind(sql::scope(&owner.scope))
+            .bind(sql::principal(owner))
+            .bind(after)
+            .bind(before)
+            .fetch_one(&mut *held)
+            .await;
+        Ok(held.done(changed)? > 0)
+    }
+}
+
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresStore")
@@ -309,4 +342,7 @@ impl fmt::Debug for PostgresStore {
     }
 }
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/postgres/0001_sessions.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/postgres/0001_sessions.sql"),
+    include_str!("../../migrations/postgres/0002_values.sql"),
+];

@@ -22,12 +22,15 @@ use self::{
     feed::Ends,
     fields::{Row, filter, found, hex, principal_field},
 };
-use super::{Created, Directory, EndReason, Expiry, Feed, Found, SessionStore, StoreError, Terms};
+use super::{
+    Created, Directory, EndReason, Expiry, Feed, Found, SessionStore, StoreError, Terms, replace,
+};
 use crate::{
     protocol::{SessionId, SessionRef},
-    session::{Owner, Session},
+    session::{Change, Owner, Session},
 };
 
+mod change;
 mod connection;
 mod create;
 mod directory;
@@ -306,6 +309,15 @@ impl SessionStore for RedisStore {
             LazyLock::new(|| Script::new(&[ALLOW_OOM, COMMON, include_str!("redis/expire.lua")]));
         let left = self.read(&EXPIRE, id, "ask whether a session is over");
         Ok(left.await?.map_or(Expiry::Over, Expiry::Left))
+    }
+
+    async fn change(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        change: &Change,
+    ) -> Result<Option<Found>, StoreError> {
+        replace::change(self, id, owner, change).await
     }
 
     async fn claim(

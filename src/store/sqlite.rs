@@ -15,13 +15,15 @@ use super::{
     Created, Directory, EndReason, Expiry, Feed, FeedEvent, Found, SessionStore, StoreError,
     StoreErrorKind, Terms,
     feed::heard,
+    replace,
     sql::{self, Connections, Stored, Table},
 };
 use crate::{
     protocol::{SessionId, SessionRef},
-    session::{Owner, Scope, Session},
+    session::{Change, Owner, Scope, Session},
 };
 
+mod change;
 mod create;
 mod directory;
 mod errors;
@@ -47,7 +49,8 @@ mod sweep;
 /// # Power cuts
 ///
 /// [`open`](Self::open) uses write-ahead logging, so that readers and the writer do not wait for each other, and flushes
-/// to the disk (`synchronous = FULL`) only what ends a session or changes its owner. New sessions and touches are left
+/// to the disk (`synchronous = FULL`) only what ends a session or changes its owner
+/// or its values. New sessions and touches are left
 /// to the operating system (`NORMAL`), which makes them many times cheaper. A crash of the process loses nothing. A power
 /// cut may lose the sessions created and the touches of the last moments, whose clients then start over; it never damages
 /// the file, and never brings an ended session back.
@@ -278,6 +281,15 @@ impl SessionStore for SqliteStore {
         Ok(sql::expiry(left, id))
     }
 
+    async fn change(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        change: &Change,
+    ) -> Result<Option<Found>, StoreError> {
+        replace::change(self, id, owner, change).await
+    }
+
     async fn claim(
         &self,
         id: &SessionId,
@@ -327,7 +339,10 @@ fn millis(duration: Duration) -> i64 {
     sql::micros(duration) / 1000
 }
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_sessions.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/sqlite/0001_sessions.sql"),
+    include_str!("../../migrations/sqlite/0002_values.sql"),
+];
 
 /// How many connections read and touch. SQLite has one writer at a time, and each connection is a thread.
 const READERS: u32 = 4;

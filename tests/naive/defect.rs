@@ -9,6 +9,11 @@ pub(crate) enum Defect {
     CreateIgnoresIdle,
     CreateIgnoresLife,
     CreateIgnoresInitialIdle,
+    ChangeExtends,
+    ChangeIgnoresTheOwner,
+    ChangeIgnoresTheLimit,
+    ChangeInTwoSteps,
+    ChangeIsSilent,
     ClaimCountsAsAnonymous,
     ClaimDoesNotExtend,
     ClaimInTwoSteps,
@@ -74,4 +79,5 @@ pub(crate) enum Defect {
     TouchTakesItOut,
     UnusedHaveNoTime,
     UsedIdsStayTaken,
+    ValuesAreForgotten,
 }

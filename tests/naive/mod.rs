@@ -7,7 +7,7 @@ use std::{
 };
 
 use mcp_session_layer::{
-    Owner, Principal, Session, SessionId, SessionRef,
+    Owner, Principal, Session, SessionId, SessionRef, Values,
     store::{EndReason, FeedEvent, Found, SessionFilter},
 };
 use tokio::{sync::broadcast, task::yield_now, time::Instant};
@@ -200,6 +200,9 @@ impl NaiveStore {
         let mut record = session.record();
         if self.has(EmptyIsNone) {
             record.protocol_version = record.protocol_version.filter(|v| !v.is_empty());
+        }
+        if self.has(ValuesAreForgotten) {
+            record.values = Values::default();
         }
         if self.has(ParamsAreReformatted) {
             record.initialize_params = record.initialize_params.map(|params| {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use mcp_session_layer::{
-    Issuer, Owner, Session, SessionId, SessionRecord, SessionRef, SessionStore,
+    Change, Issuer, Owner, Session, SessionId, SessionRecord, SessionRef, SessionStore,
     store::{
         AtLimit, Created, Directory, EndReason, Expiry, Feed, FeedEvent, Found, Now, StoreError,
-        Terms,
+        StoreErrorKind, Terms,
     },
 };
 use tokio::{
@@ -173,6 +173,54 @@ impl SessionStore for NaiveStore {
         }
         self.dawdle().await;
         Ok(expiry)
+    }
+
+    async fn change(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        change: &Change,
+    ) -> Result<Option<Found>, StoreError> {
+        self.dawdle().await;
+        let key = self.key(id);
+        let before = self.state().rows.get(&key).cloned();
+        if self.has(ChangeInTwoSteps) {
+            yield_now().await;
+        }
+        let found = {
+            let mut state = self.state();
+            let Some(row) = state.rows.get_mut(&key).filter(|row| self.is_live(row)) else {
+                return Ok(None);
+            };
+            if !self.is_owner(row, owner) && !self.has(ChangeIgnoresTheOwner) {
+                return Ok(None);
+            }
+            if self.has(ChangeExtends) {
+                self.extend(row, Duration::from_secs(1));
+            }
+            if let Some(before) = before.filter(|_| self.has(ChangeInTwoSteps)) {
+                *row = before;
+            }
+            let mut record = row.session.record();
+            match record.values.changed(change) {
+                Ok(None) => {}
+                Ok(Some(values)) => {
+                    record.values = values;
+                    row.session = Session::new(id.clone(), record);
+                    if !self.has(ChangeIsSilent) {
+                        _ = self.ends.send(FeedEvent::Changed { reference: key });
+                    }
+                }
+                Err(_) if self.has(ChangeIgnoresTheLimit) => {}
+                Err(error) => {
+                    let kind = StoreErrorKind::TooLarge;
+                    return Err(StoreError::new(kind, "change").with_source(error));
+                }
+            }
+            self.found(row)
+        };
+        self.dawdle().await;
+        Ok(Some(found))
     }
 
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {

@@ -71,8 +71,12 @@ async fn the_shipped_files_make_the_table() {
     let options = options.options([("search_path", &schema)]);
     let pool: PgPool = pool_options().connect_with(options).await.unwrap();
     for _ in 0..2 {
-        let file = include_str!("../../migrations/postgres/0001_sessions.sql");
-        sqlx::raw_sql(file).execute(&pool).await.unwrap();
+        for file in [
+            include_str!("../../migrations/postgres/0001_sessions.sql"),
+            include_str!("../../migrations/postgres/0002_values.sql"),
+        ] {
+            sqlx::raw_sql(file).execute(&pool).await.unwrap();
+        }
     }
     let store = PostgresStore::new(pool);
     let session = session();

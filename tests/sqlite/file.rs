@@ -102,8 +102,12 @@ async fn the_shipped_files_make_the_table() {
     let file = File::new();
     let pool = pool(file.options()).await;
     for _ in 0..2 {
-        let shipped = include_str!("../../migrations/sqlite/0001_sessions.sql");
-        sqlx::raw_sql(shipped).execute(&pool).await.unwrap();
+        for shipped in [
+            include_str!("../../migrations/sqlite/0001_sessions.sql"),
+            include_str!("../../migrations/sqlite/0002_values.sql"),
+        ] {
+            sqlx::raw_sql(shipped).execute(&pool).await.unwrap();
+        }
     }
     let store = SqliteStore::new(pool);
     let session = session();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use mcp_session_layer::{
-    MemoryStore, Owner, Session, SessionId, SessionStore,
+    Change, MemoryStore, Owner, Session, SessionId, SessionStore,
     store::{
         Created, Directory, EndReason, Expiry, Feed, Found, Now, StoreError, StoreErrorKind, Terms,
     },
@@ -48,7 +48,9 @@ pub(crate) enum Fault {
 pub(crate) const AWAY: Fault = Fault::Fails(StoreErrorKind::Unavailable);
 
 /// What a request asks of a store.
-pub(crate) const VERBS: &[&str] = &["create", "load", "touch", "delete", "expire", "claim"];
+pub(crate) const VERBS: &[&str] = &[
+    "create", "load", "touch", "delete", "expire", "change", "claim",
+];
 
 impl TestStore {
     /// The sessions of this one.
@@ -217,6 +219,16 @@ impl SessionStore for TestStore {
             return Err(StoreError::new(kind, "expire"));
         }
         self.verb("expire", self.memory.expire(id)).await
+    }
+
+    async fn change(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        change: &Change,
+    ) -> Result<Option<Found>, StoreError> {
+        let effect = self.memory.change(id, owner, change);
+        self.verb("change", effect).await
     }
 
     fn touch_now(&self, id: &SessionId, owner: &Owner, idle: Duration) -> Now {

@@ -56,6 +56,8 @@ pub enum RejectionKind {
     Busy,
     /// The application's function that names the principal failed. 500.
     PrincipalFailed,
+    /// The values that a new session was to get could not be told, or are too many or too long. 500.
+    ValuesFailed,
     /// The inner service answered `initialize` with a session id that is ill-formed or already
     /// known. 500.
     InvalidInnerId,
@@ -76,7 +78,7 @@ impl RejectionKind {
             }
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::PrincipalFailed | Self::InvalidInnerId => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::PrincipalFailed | Self::ValuesFailed | Self::InvalidInnerId => StatusCode::INTERNAL_SERVER_ERROR,
             Self::StoreUnavailable | Self::Full | Self::Revoked | Self::Draining | Self::Busy => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -105,6 +107,7 @@ impl RejectionKind {
             Self::Draining => "draining",
             Self::Busy => "busy",
             Self::PrincipalFailed => "principal_failed",
+            Self::ValuesFailed => "values_failed",
             Self::InvalidInnerId => "invalid_inner_id",
         }
     }
@@ -125,7 +128,9 @@ impl RejectionKind {
             Self::StoreUnavailable | Self::Full | Self::Revoked | Self::Draining | Self::Busy => {
                 "Service temporarily unavailable"
             }
-            Self::PrincipalFailed | Self::InvalidInnerId => "Internal server error",
+            Self::PrincipalFailed | Self::ValuesFailed | Self::InvalidInnerId => {
+                "Internal server error"
+            }
         }
     }
 }

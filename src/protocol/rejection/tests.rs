@@ -4,7 +4,7 @@ use super::RejectionKind::*;
 use super::*;
 use http::header::SET_COOKIE;
 
-const ALL: [RejectionKind; 19] = [
+const ALL: [RejectionKind; 20] = [
     MissingSession,
     DuplicateSessionHeader,
     DuplicateVersionHeader,
@@ -23,6 +23,7 @@ const ALL: [RejectionKind; 19] = [
     Draining,
     Busy,
     PrincipalFailed,
+    ValuesFailed,
     InvalidInnerId,
 ];
 
@@ -77,7 +78,7 @@ fn every_kind_to_the_byte() {
             BodyUnreadable => text(400, "Request body could not be read"),
             BodyNotJson => text(400, "Request body is not valid JSON"),
             StoreUnavailable | Full | Revoked | Draining | Busy => unavailable.to_owned(),
-            PrincipalFailed | InvalidInnerId => text(500, "Internal server error"),
+            PrincipalFailed | ValuesFailed | InvalidInnerId => text(500, "Internal server error"),
         };
         assert_eq!(rendered(Rejection::new(kind)), expected, "{kind:?}");
     }

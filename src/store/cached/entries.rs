@@ -170,6 +170,7 @@ impl Entries {
             // The same handle as before, which whoever serves the session knows already.
             let before = &entry.known.found.session;
             if before.owner() == known.found.session.owner() && !before.has_ended() {
+                before.note_values(&known.found.session);
                 known.found.session = before.clone();
             }
             return vec![std::mem::replace(&mut entry.known, known)];

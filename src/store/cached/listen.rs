@@ -90,7 +90,9 @@ impl Stream for Forgetting {
         let event = ready!(self.feed.as_mut().poll_next(cx));
         if let Some(cache) = self.cache.upgrade() {
             match &event {
-                Some(FeedEvent::Ended { reference, .. }) => cache.forget(reference),
+                Some(FeedEvent::Ended { reference, .. } | FeedEvent::Changed { reference }) => {
+                    cache.forget(reference);
+                }
                 Some(FeedEvent::Gap) | None => cache.forget_all(|_| true),
             }
         }

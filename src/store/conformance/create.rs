@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     protocol::{ClientInfo, SessionId},
-    session::{Issuer, Owner, Principal, Scope, Session, SessionRecord},
+    session::{Issuer, Owner, Principal, Scope, Session, SessionRecord, Values},
     store::{Created, EndReason, Now, SessionStore, Terms},
 };
 
@@ -282,6 +282,8 @@ fn records(name: &str) -> Vec<SessionRecord> {
         }),
         protocol_version: Some(name.to_owned()),
         initialize_params: Some("{}".into()),
+        // None, where the name is longer than they may be.
+        values: Values::of([(name, name)]).unwrap_or_default(),
     };
     let full = named(Some(Principal::new(name)));
     let anonymous = SessionRecord {
@@ -295,6 +297,7 @@ fn records(name: &str) -> Vec<SessionRecord> {
     let versionless = SessionRecord {
         protocol_version: None,
         initialize_params: None,
+        values: Values::default(),
         ..full.clone()
     };
     vec![full, anonymous, nameless, versionless]

@@ -72,7 +72,7 @@ pub async fn a_touch_and_expire_agree_at_the_deadline<S: SessionStore + Clone>(
         return;
     }
     // Where waiting takes time, many wait together.
-    let at_a_time = if case.time.is_simulated() { 1 } else { 48 };
+    let at_a_time = if case.time.is_simulated() { 1 } else { 24 };
     for first in (0..ROUNDS).step_by(at_a_time) {
         let mut sessions = Vec::new();
         for nth in first..first + at_a_time {
@@ -159,4 +159,4 @@ async fn can_expire<S: SessionStore + Clone, W: AsyncFn(Duration)>(case: &Case<'
     }
 }
 
-const ROUNDS: usize = 96;
+const ROUNDS: usize = 48;

@@ -80,7 +80,7 @@ pub async fn every_end_is_heard<S: SessionStore + Clone>(store: &S, wait: impl A
                         *ended != reference
                     });
                 }
-                Some(FeedEvent::Gap) => {}
+                Some(FeedEvent::Changed { .. } | FeedEvent::Gap) => {}
                 None => panic!("these ends are not heard: {missing:?}"),
             }
         }
@@ -162,6 +162,7 @@ pub async fn a_slow_listener_misses_nothing_without_a_gap<S: SessionStore + Clon
                 missing.remove(&reference);
             }
             Some(FeedEvent::Gap) => break,
+            Some(FeedEvent::Changed { .. }) => {}
             None => panic!("{} ends are not heard, nor is a gap", missing.len()),
         }
     }
@@ -170,7 +171,7 @@ pub async fn a_slow_listener_misses_nothing_without_a_gap<S: SessionStore + Clon
 }
 
 /// A subscription that is known to hear: until it is established, ends may be missed, if a gap says so.
-async fn listen<S: SessionStore + Clone, W: AsyncFn(Duration)>(
+pub(super) async fn listen<S: SessionStore + Clone, W: AsyncFn(Duration)>(
     case: &Case<'_, S, W>,
 ) -> Option<Feed> {
     // An end that nobody hears does no harm.
@@ -187,7 +188,7 @@ async fn listen<S: SessionStore + Clone, W: AsyncFn(Duration)>(
         unheard.push(*decoy.reference());
         while let Some(event) = next(case, &mut feed, patience).await {
             let FeedEvent::Ended { reference, .. } = event else {
-                gap = true;
+                gap |= event == FeedEvent::Gap;
                 continue;
             };
             if let Some(missed) = unheard.iter().position(|decoy| *decoy == reference) {
@@ -219,14 +220,14 @@ async fn heard_until_marker<S: SessionStore + Clone, W: AsyncFn(Duration)>(
                 return heard;
             }
             Some(FeedEvent::Ended { reference, .. }) => heard.push(reference),
-            Some(FeedEvent::Gap) => {}
+            Some(FeedEvent::Changed { .. } | FeedEvent::Gap) => {}
             None => panic!("an end is not heard"),
         }
     }
 }
 
 /// What is heard next, if anything is within this time.
-async fn next<S: SessionStore + Clone, W: AsyncFn(Duration)>(
+pub(super) async fn next<S: SessionStore + Clone, W: AsyncFn(Duration)>(
     case: &Case<'_, S, W>,
     feed: &mut Feed,
     patience: Duration,
@@ -241,4 +242,4 @@ async fn next<S: SessionStore + Clone, W: AsyncFn(Duration)>(
 }
 
 /// How long an end may take to be heard.
-const PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);

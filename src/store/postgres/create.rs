@@ -57,6 +57,7 @@ impl PostgresStore {
             .bind(micros(begun) + 1)
             .bind(unused)
             .bind(inserts)
+            .bind(record.values.to_bytes())
             .fetch_one(&mut *held)
             .await;
         let (created, total) = held.done(row.and_then(|row| created(&row, inserts)))?;

@@ -73,12 +73,12 @@ room as materialized (
 inserted as (
   insert into "mcp_sessions" as old (
     reference, scope, principal, by_layer, client_name, client_version, protocol_version, initialize_params,
-    created, latest_touch, used, expires, life_ends
+    created, latest_touch, used, expires, life_ends, named_values
   )
   select
     $1, $2, $3, $4, $5, $6, $7, $8,
     clock.now, clock.now, false,
-    clock.now + $9::bigint * interval '1 microsecond', clock.now + $10::bigint * interval '1 microsecond'
+    clock.now + $9::bigint * interval '1 microsecond', clock.now + $10::bigint * interval '1 microsecond', $17
   from clock, room
   where has_room and $16::boolean
   on conflict (reference) do update set
@@ -86,7 +86,7 @@ inserted as (
     client_name = excluded.client_name, client_version = excluded.client_version,
     protocol_version = excluded.protocol_version, initialize_params = excluded.initialize_params,
     created = excluded.created, latest_touch = excluded.latest_touch, used = excluded.used,
-    expires = excluded.expires, life_ends = excluded.life_ends
+    expires = excluded.expires, life_ends = excluded.life_ends, named_values = excluded.named_values
   -- An expired session that nobody has swept away yet is no session.
   where old.expires <= clock_timestamp()
   returning reference

@@ -155,12 +155,16 @@ impl Listening {
     }
 }
 
-/// A message is a reference and a reason. Of another version of this crate it may be more.
+/// A message is a reference and a reason, or what else happened. Of another version of this crate it may be more.
 fn event(message: &PgNotification) -> FeedEvent {
     let ended = || {
         let (reference, reason) = message.payload().split_once(' ')?;
+        let reference = reference.parse().ok()?;
+        if reason == "changed" {
+            return Some(FeedEvent::Changed { reference });
+        }
         Some(FeedEvent::Ended {
-            reference: reference.parse().ok()?,
+            reference,
             reason: EndReason::from_name(reason)?,
         })
     };

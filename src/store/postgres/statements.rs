@@ -37,6 +37,19 @@ pub(super) fn claim() -> String {
     )
 }
 
+/// A statement that writes a live session's values in place of these, and announces it.
+pub(super) fn replace() -> String {
+    format!(
+        "with changed as (
+            update \"mcp_sessions\" set named_values = $4
+            where reference = $1 and scope = $2 and principal is not distinct from $3
+                and named_values is not distinct from $5 and expires > clock_timestamp()
+            returning reference
+        )
+        select count(pg_notify('mcp_sessions', {NAME} || ' changed')) from changed"
+    )
+}
+
 /// A statement that locks a row, so that it sees what a touch made of it just now, and removes it if its time is up. It
 /// answers the row, and whether it is over.
 pub(super) fn expire() -> String {
@@ -95,7 +108,7 @@ pub(super) fn check_primary(row: &PgRow) -> Result<(), Error> {
 
 /// What a touch answers: of a row whose key and owner are known.
 pub(super) const ANSWER: &str = "
-    by_layer, client_name, client_version, protocol_version,
+    by_layer, client_name, client_version, protocol_version, named_values,
     (date_part('epoch', clock_timestamp() - created) * 1000000)::bigint as age,
     (date_part('epoch', expires - clock_timestamp()) * 1000000)::bigint as idle_left,
     (date_part('epoch', life_ends - clock_timestamp()) * 1000000)::bigint as life_left";

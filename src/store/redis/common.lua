@@ -64,6 +64,6 @@ local function page(index, prefix, after, at_most)
 end
 
 local function row(key)
-  local f = redis.call('HMGET', key, 'b', 'e', 's', 'p', 'i', 'n', 'r', 'v')
-  return { int(now_us), redis.call('PEXPIRETIME', key), unpack(f, 1, 8) }
+  local f = redis.call('HMGET', key, 'b', 'e', 's', 'p', 'i', 'n', 'r', 'v', 'w')
+  return { int(now_us), redis.call('PEXPIRETIME', key), unpack(f, 1, 9) }
 end

@@ -145,11 +145,15 @@ async fn message(stream: &mut PubSubStream) -> Option<FeedEvent> {
     Some(ended(message.get_payload_bytes()).unwrap_or(FeedEvent::Gap))
 }
 
-/// Reads a message: the reference, a colon, the reason.
+/// Reads a message: the reference, a colon, the reason, or that it was changed.
 fn ended(message: &[u8]) -> Option<FeedEvent> {
     let (name, reason) = std::str::from_utf8(message).ok()?.split_once(':')?;
+    let reference = reference(name)?;
+    if reason == "changed" {
+        return Some(FeedEvent::Changed { reference });
+    }
     Some(FeedEvent::Ended {
-        reference: reference(name)?,
+        reference,
         reason: EndReason::from_name(reason)?,
     })
 }

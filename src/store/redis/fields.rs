@@ -8,12 +8,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     protocol::{ClientInfo, SessionId, SessionRef},
-    session::{Issuer, Owner, Principal, Scope, Session, SessionRecord},
+    session::{Issuer, Owner, Principal, Scope, Session, SessionRecord, Values},
     store::{Found, StoreError, StoreErrorKind},
 };
 
 /// A session as the scripts answer it: now and its creation in microseconds, the end of its time and of its life in
-/// milliseconds, scope, principal, issuer, the client's name and release, protocol version.
+/// milliseconds, scope, principal, issuer, the client's name and release, protocol version, values.
 pub(super) type Row = (
     i64,
     i64,
@@ -25,6 +25,7 @@ pub(super) type Row = (
     Option<String>,
     Option<String>,
     Option<String>,
+    Option<Vec<u8>>,
 );
 
 /// A row's record, its age, what is left of its time, and of its life.
@@ -59,11 +60,15 @@ pub(super) fn write(command: &mut Cmd, record: &SessionRecord) {
     if let Some(params) = &record.initialize_params {
         command.arg("j").arg(params.as_ref());
     }
+    if let Some(values) = record.values.to_bytes() {
+        command.arg("w").arg(values);
+    }
 }
 
 /// Reads a row. What nobody of us wrote is corrupt.
 pub(super) fn read(row: Row, doing: &'static str) -> Result<(SessionRecord, Times), StoreError> {
-    let (now, ends, created, life_ends, scope, principal, issuer, name, release, version) = row;
+    let (now, ends, created, life_ends, scope, principal, issuer, name, release, version, values) =
+        row;
     let corrupt = || StoreError::new(StoreErrorKind::Corrupt, doing);
     let micros = |micros: i64| Duration::from_micros(micros.try_into().unwrap_or(0));
     let until = |end: i64| micros(end.saturating_mul(1000).saturating_sub(now));
@@ -86,6 +91,8 @@ pub(super) fn read(row: Row, doing: &'static str) -> Result<(SessionRecord, Time
             .zip(release)
             .map(|(name, version)| ClientInfo { name, version }),
         protocol_version: version,
+        values: Values::from_bytes(values.as_deref())
+            .map_err(|error| corrupt().with_source(error))?,
         ..SessionRecord::new(owner, issuer)
     };
     let times = Times {

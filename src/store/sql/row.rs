@@ -6,7 +6,7 @@ use sqlx::{ColumnIndex, Decode, Error, FromRow, Row, Type, error::BoxDynError};
 
 use crate::{
     protocol::{ClientInfo, SessionId, SessionRef},
-    session::{Issuer, Owner, Principal, Scope, Session, SessionRecord},
+    session::{Issuer, Owner, Principal, Scope, Session, SessionRecord, Values},
     store::{Found, SessionInfo},
 };
 
@@ -43,6 +43,7 @@ impl Stored {
             true => Issuer::Layer,
             false => Issuer::Inner,
         };
+        let values = row.try_get::<Option<Vec<u8>>, _>("named_values")?;
         let life_left = row.try_get::<Option<i64>, _>("life_left")?.map(duration);
         let idle_left = duration(row.try_get("idle_left")?);
         Ok(Self {
@@ -50,6 +51,8 @@ impl Stored {
             record: SessionRecord {
                 client,
                 protocol_version: text(row, "protocol_version")?,
+                values: Values::from_bytes(values.as_deref())
+                    .map_err(|error| unreadable("named_values", error))?,
                 ..SessionRecord::new(owner, issuer)
             },
             age: duration(row.try_get("age")?),

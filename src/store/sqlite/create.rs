@@ -223,6 +223,15 @@ impl Inner {
             ))
             .bind(reference)
             .bind(&params[..])
+            .execute(&mut *connection)
+            .await?;
+        }
+        if let Some(values) = record.values.to_bytes() {
+            sqlx::query(self.table.sql(
+                "insert into \"mcp_sessions_values\" (reference, named_values) values (?1, ?2)",
+            ))
+            .bind(reference)
+            .bind(values)
             .execute(connection)
             .await?;
         }

@@ -8,6 +8,14 @@ use crate::{protocol::SessionRef, store::sql::Stored};
 impl Inner {
     /// The session, if its time is not up. Otherwise removes it, if it is still there.
     pub(super) async fn expire(&self, reference: &SessionRef) -> Result<Option<Stored>, Error> {
+        // A look takes no lock. What it finds is live; what it does not find may be in the hands of a touch.
+        let found = sqlx::query_as::<_, Stored>(self.load.clone())
+            .bind(&reference.as_bytes()[..])
+            .fetch_optional(self.readers.pool())
+            .await?;
+        if found.is_some() {
+            return Ok(found);
+        }
         let mut connection = self.writer.pool().acquire().await?;
         // Waits here until nobody else writes: a reader would see the row as it was before a touch under way.
         let transaction = connection.begin_with("begin immediate").await?;

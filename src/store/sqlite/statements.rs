@@ -14,6 +14,18 @@ pub(super) fn read() -> String {
     )
 }
 
+/// A statement that writes a live session's values in place of these.
+pub(super) fn replace() -> String {
+    format!(
+        "insert into \"mcp_sessions_values\" (reference, named_values)
+        select ?1, ?4 from \"mcp_sessions\"
+        where reference = ?1 and scope = ?2 and principal is ?3 and expires > {NOW}
+            and (select named_values from \"mcp_sessions_values\" where reference = ?1) is ?5
+        on conflict (reference) do update set named_values = excluded.named_values
+        returning reference"
+    )
+}
+
 /// A statement that finds a session whose touch need not be written.
 pub(super) fn fresh() -> String {
     format!(
@@ -58,7 +70,9 @@ pub(super) const NOW: &str = now!();
 
 /// What a touch answers: of a row whose key and owner are known.
 pub(super) const ANSWER: &str = concat!(
-    "by_layer, client_name, client_version, protocol_version,",
+    "by_layer, client_name, client_version, protocol_version, (",
+    "select named_values from \"mcp_sessions_values\" as kept",
+    " where kept.reference = \"mcp_sessions\".reference) as named_values,",
     "(",
     now!(),
     " - created) * 1000 as age,",

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use crate::{
     protocol::SessionId,
-    session::{Owner, Session},
+    session::{Change, Owner, Session},
     store::{
         Created, Directory, EndReason, Expiry, Feed, FeedEvent, Found, MemoryStore, SessionStore,
         StoreError, StoreErrorKind, Terms,
@@ -140,6 +140,17 @@ impl SessionStore for Primary {
             Expiry::Left(found) => from_far(Some(found)).map_or(Expiry::Over, Expiry::Left),
             Expiry::Over => Expiry::Over,
         })
+    }
+
+    async fn change(
+        &self,
+        id: &SessionId,
+        owner: &Owner,
+        change: &Change,
+    ) -> Result<Option<Found>, StoreError> {
+        self.call(self.store.change(id, owner, change))
+            .await
+            .map(from_far)
     }
 
     async fn claim(
