@@ -87,25 +87,32 @@ impl AnswerHead {
     pub(crate) fn read(headers: &HeaderMap) -> Self {
         let mut head = Self::default();
         let mut is_encoded = false;
+        if headers.is_empty() {
+            return head;
+        }
         for (name, value) in headers {
-            if *name == CONTENT_TYPE {
-                match value.as_bytes() {
-                    // Nearly always written like this.
-                    b"text/event-stream" => head.is_event_stream = true,
-                    b"application/json" => head.is_plain_json = true,
-                    other => {
-                        head.is_event_stream |= is_type(other, b"text/event-stream");
-                        head.is_plain_json |= is_type(other, b"application/json");
-                    }
-                }
-            } else if *name == CONTENT_ENCODING {
-                is_encoded = true;
-            } else if *name == SESSION_ID {
-                head.has_id = true;
+            let name = name.as_str();
+            match name.len() {
+                12 if name == CONTENT_TYPE.as_str() => head.read_content_type(value.as_bytes()),
+                14 if name == SESSION_ID.as_str() => head.has_id = true,
+                16 if name == CONTENT_ENCODING.as_str() => is_encoded = true,
+                _ => {}
             }
         }
         head.is_plain_json &= !is_encoded;
         head
+    }
+
+    fn read_content_type(&mut self, value: &[u8]) {
+        match value {
+            // Nearly always written like this.
+            b"text/event-stream" => self.is_event_stream = true,
+            b"application/json" => self.is_plain_json = true,
+            other => {
+                self.is_event_stream |= is_type(other, b"text/event-stream");
+                self.is_plain_json |= is_type(other, b"application/json");
+            }
+        }
     }
 }
 

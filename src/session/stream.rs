@@ -169,6 +169,8 @@ impl HttpBody for Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         self.session.remove_stream(&self.stream);
-        self.stream.end();
+        if !self.stream.has_ended.load(SeqCst) {
+            self.stream.end();
+        }
     }
 }
