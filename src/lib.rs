@@ -8,32 +8,13 @@
 //!
 //! [spec]: https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
 //!
-//! ```
-//! use axum::{Json, Router, routing::post};
-//! use mcp_session_layer::{McpSessionLayer, MemoryStore, Session};
-//! use serde_json::{Value, json};
+#![doc = concat!("```no_run\n", include_str!("../examples/first.rs"), "```")]
 //!
-//! /// Called for `initialize`, which has no session yet, and for requests on a live one. For no others.
-//! async fn mcp(session: Option<Session>, Json(message): Json<Value>) -> Json<Value> {
-//!     let result = match session {
-//!         None => json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": { "name": "x", "version": "1" } }),
-//!         Some(session) => json!({ "session": session.reference().to_string() }),
-//!     };
-//!     Json(json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }))
-//! }
+//! In the repository, `cargo run --example quickstart` serves rmcp behind the layer and prints what to try next. Where to put the
+//! layer is shown in [`mounting.md`], what else the docs hold in the [README].
 //!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let sessions = McpSessionLayer::new(MemoryStore::new());
-//! let app: Router = Router::new()
-//!     .route("/mcp", post(mcp))
-//!     .layer(sessions.with_paths(["/mcp"]));
-//! # use axum::{body::Body, http::{Request, StatusCode}};
-//! # use tower::ServiceExt;
-//! # let request = Request::post("/mcp").header("mcp-session-id", "dead").body(Body::empty()).unwrap();
-//! # assert_eq!(app.oneshot(request).await.unwrap().status(), StatusCode::NOT_FOUND);
-//! # }
-//! ```
+//! [`mounting.md`]: https://docs.rs/crate/mcp-session-layer/latest/source/docs/mounting.md
+//! [README]: https://docs.rs/crate/mcp-session-layer/latest/source/README.md
 //!
 //! # What a client is told
 //!
@@ -62,15 +43,18 @@
 //! | `admin` | a page that lists and ends sessions, to mount behind your own authentication | no |
 //! | `metrics` | numbers for a recorder of the [`metrics`](https://docs.rs/metrics) facade | no |
 //! | `rmcp` | `RmcpService`: rmcp as the inner service, which restores sessions on a node that has never seen them | no |
+//! | `tower-http` | `cors` for clients in web pages, `sensitive_session_id` for logs | no |
 //! | `conformance` | the contract of [`SessionStore`] as functions to run against a store of your own | no |
 //!
 //! # Deployment
 //!
-//! * Authentication goes outside the layer, `Origin` and `Host` checks too; CORS as well, so that a browser can read a 404. Let
-//!   CORS expose `Mcp-Session-Id`.
+//! * Authentication goes outside the layer, `Origin` and `Host` checks too; CORS as well, so that a browser can read a 404
+//!   (feature `tower-http`).
 //! * Wrap the whole MCP endpoint, so that the layer can notify your service of ends that it did not see; with method
 //!   handlers under [`Router::layer`](axum::Router::layer) name it:
 //!   [`with_inner`](McpSessionLayer::with_inner).
+//! * rmcp writes session ids into its log, and an id is a secret: turn `rmcp::transport::streamable_http_server` off in the
+//!   filter of your subscriber.
 //! * An MCP service with an idle time of its own needs a longer one than the layer's, or it forgets live sessions.
 //! * Proxies must pass `Mcp-Session-Id` both ways and must not buffer `text/event-stream`.
 //! * Several nodes need a store that they share, and the same clock for none of it: the store's clock decides.
@@ -84,8 +68,11 @@
 
 #[cfg(feature = "admin")]
 pub mod admin;
+#[cfg(feature = "tower-http")]
+mod cors;
 mod extract;
 mod handle;
+pub mod header;
 mod lifecycle;
 #[cfg(feature = "metrics")]
 pub mod metrics;
@@ -116,6 +103,8 @@ pub use self::{
     store::{BoxSessionStore, CachedStore, MemoryStore, SessionStore},
 };
 
+#[cfg(feature = "tower-http")]
+pub use self::cors::{cors, sensitive_session_id};
 #[cfg(feature = "rmcp")]
 pub use self::rmcp::{RmcpResponseFuture, RmcpService, RmcpSessionStore};
 #[cfg(feature = "postgres")]
@@ -132,3 +121,11 @@ pub use sqlx;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/mounting.md")]
+struct Mounting;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/migration.md")]
+struct Migration;

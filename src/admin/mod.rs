@@ -147,7 +147,9 @@ fn status(error: &StoreError) -> StatusCode {
     match error.kind() {
         StoreErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         StoreErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
-        StoreErrorKind::Corrupt | StoreErrorKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        StoreErrorKind::Corrupt | StoreErrorKind::TooLarge | StoreErrorKind::Failed => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 }
 

@@ -193,10 +193,11 @@ impl Keeper {
     }
 
     fn look_at_next(&mut self) {
-        let again = |(at, ..): &mut (Tick, Session, Look)| *at <= times::now();
+        let again = self.again.front();
+        let is_due = again.is_some_and(|(at, ..)| *at <= times::now());
         let next = if let Some(next) = self.at_once.pop_front() {
             Some(next)
-        } else if let Some((_, session, look)) = self.again.pop_front_if(again) {
+        } else if is_due && let Some((_, session, look)) = self.again.pop_front() {
             Some((session, look))
         } else {
             let item = self.agenda.pop().map(|Reverse(item)| item.session);

@@ -8,6 +8,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 use axum::body::Body;
 use http::{Response, request::Parts};
 use tokio::sync::mpsc;
+use tracing::Level;
 
 pub use self::events::{SessionEvent, SessionEvents};
 pub(crate) use self::{
@@ -48,6 +49,7 @@ mod settings;
 pub(crate) mod shutdown;
 mod strip;
 pub(crate) mod terminate;
+mod trace;
 
 /// A layer's settings, its store and what it has alive. Clones share all but the settings.
 #[derive(Clone)]
@@ -96,6 +98,7 @@ impl Lifecycle {
 
     /// The answer that a refusal is.
     pub(crate) fn answer(&self, rejection: Rejection) -> Response<Body> {
+        tracing::debug!(reason = rejection.kind().as_str(), "refused a request");
         self.render(rejection, Spare::default())
     }
 
@@ -106,6 +109,9 @@ impl Lifecycle {
         head: &mut Parts,
         body: Body,
     ) -> Response<Body> {
+        if tracing::enabled!(Level::DEBUG) {
+            trace::refusal(rejection.kind(), head);
+        }
         self.discard(head, body);
         self.render(rejection, Spare::of(head))
     }
@@ -116,7 +122,6 @@ impl Lifecycle {
     }
 
     fn render(&self, rejection: Rejection, spare: Spare) -> Response<Body> {
-        tracing::debug!(kind = ?rejection.kind(), "refused a request");
         metrics::request_refused(rejection.kind().as_str());
         rejection::respond(rejection, self.settings.renderer.as_ref(), spare)
     }

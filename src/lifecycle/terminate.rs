@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, header::ALLOW};
 
 use super::{Buffered, Lifecycle, ReadEnd, SessionEvent};
 use crate::{
@@ -218,5 +218,10 @@ fn unsupported(doing: &'static str) -> StoreError {
 fn no_content() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
+    // Around method handlers axum would say `allow: POST` for us, of a DELETE that has just succeeded.
+    response.headers_mut().insert(ALLOW, METHODS);
     response
 }
+
+/// The methods of an MCP endpoint that has sessions (2025-11-25, transports, Streamable HTTP).
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE");

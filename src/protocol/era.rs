@@ -20,6 +20,15 @@ impl Era {
         version.map_or(Self::Legacy, |version| Self::of_version(version.as_bytes()))
     }
 
+    /// For logs.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Modern => "modern",
+            Self::Legacy => "legacy",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// The era of this protocol version.
     pub(crate) fn of_version(version: &[u8]) -> Self {
         match version {

@@ -5,14 +5,17 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
 
-/// Carries the session id, in both directions.
-pub(crate) static SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-/// Carries the protocol revision of a request (2025-06-18, Protocol Version Header).
-pub(crate) static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-/// Asks for the rest of a stream; bound to a session, so it goes where the session id goes.
-pub(crate) static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Repeats the method of a message (2026-07-28, Streamable HTTP).
-static METHOD: HeaderName = HeaderName::from_static("mcp-method");
+/// `Mcp-Session-Id`: carries the session id, in both directions (2025-11-25, transports, session management).
+pub static SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// `MCP-Protocol-Version`: carries the protocol revision of a request (2025-06-18, transports, protocol version header).
+pub static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// `Last-Event-ID`: asks for the rest of a stream. Bound to a session, so it goes where the session id goes.
+pub static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// `Mcp-Method`: the method of the message in a request's body (2026-07-28, Streamable HTTP, request headers). Says nothing
+/// that is to be trusted of a request whose revision does not know it.
+pub static METHOD: HeaderName = HeaderName::from_static("mcp-method");
+/// `Mcp-Name`: the tool, resource or prompt that a request is about (2026-07-28, Streamable HTTP, request headers).
+pub static NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// What a request's head says to this layer.
 #[derive(Debug, Default)]

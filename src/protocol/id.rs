@@ -8,6 +8,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderValue;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest as _, Sha256};
 
 /// The value of an `Mcp-Session-Id` header: 1 to 1024 visible ASCII characters (0x21 to 0x7E).
@@ -130,6 +131,9 @@ impl FromStr for SessionId {
 ///
 /// It names a session in logs, lists, events and admin calls, and is the key of a row in a shared store.
 /// It cannot be turned back into the id, and the server never accepts it in place of one.
+///
+/// With serde it is its text, so that `Path<SessionRef>` is an argument of an axum handler. A [`SessionId`] is a secret and
+/// has no serde.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionRef([u8; 32]);
 
@@ -171,6 +175,20 @@ impl FromStr for SessionRef {
             .decode(text)
             .map_err(|_| InvalidSessionRef)?;
         bytes.try_into().map(Self).map_err(|_| InvalidSessionRef)
+    }
+}
+
+/// As it is written.
+impl Serialize for SessionRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::json;
 
 /// What a client calls itself (`clientInfo` of `initialize`). Chosen by the client: never trust it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ClientInfo {
     /// `clientInfo.name`.
     pub name: String,
@@ -101,7 +101,11 @@ impl<'a> Message<'a> {
 
 /// As much of a text as is kept of every session, so that the memory of a session has a bound.
 fn clipped(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MAX_KEPT));
+    let mut kept = MAX_KEPT.min(text.len());
+    while !text.is_char_boundary(kept) {
+        kept -= 1;
+    }
+    text.truncate(kept);
     text.shrink_to_fit();
     text
 }

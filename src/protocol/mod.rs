@@ -4,7 +4,7 @@
 
 mod entries;
 mod era;
-mod headers;
+pub(crate) mod headers;
 mod id;
 mod json;
 pub(crate) mod message;

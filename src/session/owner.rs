@@ -2,10 +2,12 @@
 
 use std::{fmt, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 /// Whom a session belongs to. Fixed when the session is created and compared, both ways, on every request.
 ///
 /// Without a principal it is anonymous: such a session is not a logged-in user's, nor the other way round.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// The guarded service, so that several can share a store.
     pub scope: Scope,
@@ -14,7 +16,8 @@ pub struct Owner {
 }
 
 /// The name of a guarded service. Sessions of one scope do not exist in another.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Scope(Arc<str>);
 
 impl Scope {
@@ -46,7 +49,8 @@ impl fmt::Display for Scope {
 ///
 /// Use issuer and subject. Not the token, which changes every hour and would end the session with it;
 /// not the client id alone, which everybody who uses that client shares.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Principal(Arc<str>);
 
 impl Principal {

@@ -1,12 +1,13 @@
 //! What a store keeps of a session besides its key and its times.
 
 use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
 use super::{Owner, Values};
 use crate::protocol::ClientInfo;
 
 /// What a store keeps of a session besides its key and its times.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
     /// Whom the session belongs to.
     pub owner: Owner,
@@ -18,8 +19,10 @@ pub struct SessionRecord {
     pub protocol_version: Option<String>,
     /// The `params` of `initialize` as raw JSON, if they are kept. [`touch`](crate::SessionStore::touch)
     /// need not return them, [`load`](crate::SessionStore::load) must.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "as_text")]
     pub initialize_params: Option<Bytes>,
     /// Its named values.
+    #[serde(default)]
     pub values: Values,
 }
 
@@ -39,7 +42,8 @@ impl SessionRecord {
 }
 
 /// Who made a session's id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Issuer {
     /// The inner service: it knows the session by this id.
     Inner,
@@ -108,6 +112,25 @@ fn length(text: &str) -> u32 {
     u32::try_from(text.len()).expect("a client's name is short")
 }
 
+/// Raw JSON inside a string: serde knows bytes as a list of numbers.
+mod as_text {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(
+        raw: &Option<Bytes>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = raw.as_deref().map(str::from_utf8).transpose();
+        text.map_err(ser::Error::custom)?.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Bytes>, D::Error> {
+        Ok(Option::<String>::deserialize(deserializer)?.map(Bytes::from))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +163,11 @@ mod tests {
                     };
                     let details = Details::of(record.clone());
                     assert_eq!(details.record(owner.clone(), Values::default()), record);
+                    let json = serde_json::to_string(&record).unwrap();
+                    assert_eq!(
+                        serde_json::from_str::<SessionRecord>(&json).unwrap(),
+                        record
+                    );
                 }
             }
         }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{BoxFuture, EndReason, StoreError};
 use crate::{
     protocol::SessionRef,
@@ -89,17 +91,63 @@ impl SessionFilter {
     }
 }
 
-/// A live session as a directory lists it.
-#[derive(Debug, Clone)]
+/// A live session as a directory lists it. With serde its times are seconds, as numbers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SessionInfo {
     /// Its public name.
     pub reference: SessionRef,
     /// What the store keeps of it, without the `initialize` parameters.
     pub record: SessionRecord,
     /// How long ago it was created.
+    #[serde(with = "seconds")]
     pub age: Duration,
     /// How long it may still be idle.
+    #[serde(with = "seconds")]
     pub idle_left: Duration,
     /// How long it may still live. `None`: no limit.
+    #[serde(with = "seconds_if_any")]
     pub life_left: Option<Duration>,
+}
+
+mod seconds {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::Duration;
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(time.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        Duration::try_from_secs_f64(seconds).map_err(D::Error::custom)
+    }
+}
+
+mod seconds_if_any {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use super::Duration;
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.as_ref()
+            .map(Duration::as_secs_f64)
+            .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let seconds = Option::<f64>::deserialize(deserializer)?;
+        let time = seconds.map(Duration::try_from_secs_f64).transpose();
+        time.map_err(D::Error::custom)
+    }
 }

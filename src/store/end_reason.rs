@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Why a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EndReason {
     /// Its client sent a DELETE.
@@ -21,7 +24,7 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    /// A short name, for labels, rows and messages between nodes.
+    /// A short name that stays the same from version to version, for labels, rows and messages between nodes.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -53,5 +56,30 @@ impl EndReason {
 impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_has_one_name() {
+        for name in [
+            "deleted",
+            "revoked",
+            "idle",
+            "lifetime",
+            "evicted",
+            "inner_gone",
+        ] {
+            let reason = EndReason::from_name(name).unwrap();
+            assert_eq!(reason.as_str(), name);
+            assert_eq!(reason.to_string(), name);
+            let json = format!("{name:?}");
+            assert_eq!(serde_json::to_string(&reason).unwrap(), json);
+            assert_eq!(serde_json::from_str::<EndReason>(&json).unwrap(), reason);
+        }
+        assert_eq!(EndReason::from_name("Deleted"), None);
     }
 }

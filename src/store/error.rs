@@ -2,6 +2,12 @@
 
 use std::{error::Error, fmt};
 
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+
 /// A store could not answer. This never means that a session is absent.
 #[derive(Debug)]
 pub struct StoreError {
@@ -34,6 +40,7 @@ impl StoreErrorKind {
             Self::Unavailable => "unavailable",
             Self::Corrupt => "corrupt",
             Self::Unsupported => "unsupported",
+            Self::TooLarge => "too_large",
             Self::Failed => "failed",
         }
     }
@@ -80,5 +87,21 @@ impl fmt::Display for StoreError {
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// 503 with `Retry-After`, for handlers that use [`Sessions`](crate::Sessions) and `?`. What went wrong is logged and not
+/// told: it is nobody's business outside.
+impl IntoResponse for StoreError {
+    fn into_response(self) -> Response {
+        tracing::error!(error = &self as &dyn Error, "answered 503");
+        let mut response = Response::new(Body::from("Service temporarily unavailable"));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        let headers = response.headers_mut();
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        headers.insert(header::CONTENT_TYPE, text);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
     }
 }

@@ -41,6 +41,8 @@ const ROOMS: &[Room] = &[
     // Beside it, one feature each.
     Room("admin", &["handle", "store", "session", "protocol"]),
     Room("extract", &["session"]),
+    Room("cors", &["protocol"]),
+    Room("header", &["protocol"]),
     Room("rmcp", &["lifecycle", "store", "session", "protocol"]),
 ];
 

@@ -2,6 +2,8 @@
 //!
 //! `MCP_URL` names a server that runs already; without it, each test serves an example itself.
 
+#![allow(clippy::duplicate_mod)] // Examples share files.
+
 use std::{env, fmt::Debug, time::Duration};
 
 use axum::Router;

@@ -1,5 +1,7 @@
 //! The reasons for which a request is refused.
 
+use std::fmt;
+
 use http::StatusCode;
 
 /// Why a request was refused.
@@ -64,28 +66,7 @@ pub enum RejectionKind {
 }
 
 impl RejectionKind {
-    /// The status that the client gets, unless a custom rendering chooses another.
-    pub fn status(self) -> StatusCode {
-        match self {
-            Self::MissingSession
-            | Self::DuplicateSessionHeader
-            | Self::DuplicateVersionHeader
-            | Self::UnsupportedProtocolVersion
-            | Self::BodyUnreadable
-            | Self::BodyNotJson => StatusCode::BAD_REQUEST,
-            Self::Malformed | Self::Unknown | Self::Ended | Self::InnerGone => {
-                StatusCode::NOT_FOUND
-            }
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::PrincipalFailed | Self::ValuesFailed | Self::InvalidInnerId => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::StoreUnavailable | Self::Full | Self::Revoked | Self::Draining | Self::Busy => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-        }
-    }
-
-    /// A short name, for labels and logs.
+    /// A short name that stays the same from version to version, for labels and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -112,6 +93,29 @@ impl RejectionKind {
         }
     }
 
+    /// The status that the client gets, unless a custom rendering chooses another.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::MissingSession
+            | Self::DuplicateSessionHeader
+            | Self::DuplicateVersionHeader
+            | Self::UnsupportedProtocolVersion
+            | Self::BodyUnreadable
+            | Self::BodyNotJson => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::Unknown | Self::Ended | Self::InnerGone => {
+                StatusCode::NOT_FOUND
+            }
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::PrincipalFailed | Self::ValuesFailed | Self::InvalidInnerId => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::StoreUnavailable | Self::Full | Self::Revoked | Self::Draining | Self::Busy => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+
     /// What a client is told that gets no JSON: enough to mend the request, nothing of stores and
     /// sessions.
     pub(super) fn text(self) -> &'static str {
@@ -132,5 +136,11 @@ impl RejectionKind {
                 "Internal server error"
             }
         }
+    }
+}
+
+impl fmt::Display for RejectionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }

@@ -27,6 +27,34 @@ const ALL: [RejectionKind; 20] = [
     InvalidInnerId,
 ];
 
+/// Dashboards and alerts are built on them.
+#[test]
+fn every_kind_has_a_name_that_stays() {
+    let names = [
+        "missing_session",
+        "duplicate_session_header",
+        "duplicate_version_header",
+        "unsupported_protocol_version",
+        "malformed",
+        "unknown",
+        "ended",
+        "inner_gone",
+        "body_too_large",
+        "body_timeout",
+        "body_unreadable",
+        "body_not_json",
+        "store_unavailable",
+        "full",
+        "revoked",
+        "draining",
+        "busy",
+        "principal_failed",
+        "invalid_inner_id",
+    ];
+    assert_eq!(ALL.map(RejectionKind::as_str), names);
+    assert_eq!(MissingSession.to_string(), names[0]);
+}
+
 fn raw(json: &str) -> Box<RawValue> {
     RawValue::from_string(json.to_owned()).unwrap()
 }
