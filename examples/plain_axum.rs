@@ -4,13 +4,14 @@
 //! session, and goes when it goes. The handler knows revision 2025-11-25 only; the layer refuses
 //! what is newer, so that a newer client falls back.
 //!
-//! Try it with the lines of the `quickstart` example. A server that is not on a loopback address
+//! Try it with the lines that the `quickstart` example prints. A server that is not on a loopback address
 //! also has to check `Origin` (2025-11-25, transports, "Security Warning").
 
-use std::{
-    env,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-};
+#[path = "support/listen.rs"]
+#[allow(dead_code)]
+mod listen;
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use axum::{
     Json, Router,
@@ -20,12 +21,10 @@ use axum::{
 };
 use mcp_session_layer::{McpSessionLayer, MemoryStore, Session};
 use serde_json::{Map, Value, json};
-use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let port = env::var("PORT").map_or(Ok(3000), |port| port.parse())?;
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let listener = listen::listen().await?;
     println!("http://{}/mcp", listener.local_addr()?);
     axum::serve(listener, app()).await?;
     Ok(())

@@ -1,35 +1,16 @@
 //! An MCP server with sessions: axum, the official Rust SDK, and sessions kept in memory.
 //!
-//! ```console
-//! $ cargo run --example quickstart        # PORT=8080 for another port than 3000
-//! http://127.0.0.1:3000/mcp
+//! ```sh
+//! cargo run --example quickstart
 //! ```
 //!
-//! Open a session. Its id is in the answer's `mcp-session-id` header:
-//!
-//! ```console
-//! $ url=http://127.0.0.1:3000/mcp
-//! $ post() { curl -si "$url" -H 'accept: application/json, text/event-stream' -H 'content-type: application/json' "$@"; }
-//! $ post -d '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"curl","version":"1"}}}'
-//! ```
-//!
-//! Call a tool in it, as often as you like; `counter` counts in each session apart:
-//!
-//! ```console
-//! $ id=the-id-you-got
-//! $ post -H "mcp-session-id: $id" -d '{"jsonrpc":"2.0","method":"notifications/initialized"}'
-//! $ post -H "mcp-session-id: $id" -d '{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"counter","arguments":{}}}'
-//! ```
-//!
-//! End it, and call again. The id is dead now, and the answer is 404 without the server being asked:
-//!
-//! ```console
-//! $ curl -si "$url" -X DELETE -H "mcp-session-id: $id"
-//! $ post -H "mcp-session-id: $id" -d '{"jsonrpc":"2.0","id":3,"method":"ping"}'
-//! ```
+//! It says what to try next. With `PORT=8080` in front it listens on another port than 3000.
+
+#[path = "support/listen.rs"]
+#[allow(dead_code)]
+pub(crate) mod listen;
 
 use std::{
-    env,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -43,20 +24,19 @@ use rmcp::{
         StreamableHttpService, session::local::LocalSessionManager,
     },
 };
-use tokio::net::TcpListener;
 use tower::Layer;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let port = env::var("PORT").map_or(Ok(3000), |port| port.parse())?;
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
-    println!("http://{}/mcp", listener.local_addr()?);
+    let listener = listen::listen().await?;
+    let url = format!("http://{}/mcp", listener.local_addr()?);
+    println!("{url}\n\n{}", TRY.replace("URL", &url));
     axum::serve(listener, app()).await?;
     Ok(())
 }
 
 /// The endpoint: the tools, and above them what keeps their sessions.
-pub fn app() -> Router {
+pub(crate) fn app() -> Router {
     // Session life is the layer's business. rmcp's own limit stays as a backstop, above the layer's
     // idle time of one hour.
     let mut sessions = LocalSessionManager::default();
@@ -89,6 +69,21 @@ impl Tools {
         (self.calls.fetch_add(1, Relaxed) + 1).to_string()
     }
 }
+
+/// What to paste into another terminal.
+const TRY: &str = r#"Open a session, and keep its id:
+
+mcp() { curl -si URL -H 'content-type: application/json' -H 'accept: application/json, text/event-stream' -H "mcp-session-id: $id" "$@"; }
+id=; id=$(mcp -d '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"curl","version":"1"}}}' | sed -n 's/^mcp-session-id: \([^[:space:]]*\).*/\1/p'); mcp -d '{"jsonrpc":"2.0","method":"notifications/initialized"}'
+
+Call a tool in it; each time it counts one more:
+
+mcp -d '{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"counter","arguments":{}}}'
+
+End it, and call again. The answer's first line is then `HTTP/1.1 404 Not Found`, from the layer: the server was not asked.
+
+mcp -X DELETE; mcp -d '{"jsonrpc":"2.0","id":3,"method":"ping"}'
+"#;
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 struct Echo {

@@ -22,7 +22,6 @@
 mod support;
 
 use std::{
-    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -55,12 +54,13 @@ use rmcp::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::time::sleep;
 use tower_http::trace::TraceLayer;
 
 use self::support::{
     admin::admin,
     auth::{AuthOptions, authenticate},
+    listen::listen_on,
     process::{asked_to_stop, serve_admin, write_log},
     sessions::SessionOptions,
 };
@@ -110,7 +110,7 @@ pub(crate) async fn main() -> anyhow::Result<()> {
         .layer(from_fn_with_state(options.auth.tokens(), authenticate))
         .layer(TraceLayer::new_for_http());
 
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
+    let listener = listen_on(options.port, "name another with --port").await?;
     println!("http://{}/mcp", listener.local_addr()?);
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {

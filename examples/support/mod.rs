@@ -2,5 +2,8 @@
 
 pub(crate) mod admin;
 pub(crate) mod auth;
+#[allow(dead_code)] // Some listen where a flag says.
+pub(crate) mod listen;
+pub(crate) mod patience;
 pub(crate) mod process;
 pub(crate) mod sessions;

@@ -2,12 +2,10 @@
 
 use axum::Router;
 use mcp_session_layer::admin::AllowedHosts;
-use std::net::Ipv4Addr;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+use super::listen::listen_on;
 
 /// To stderr, as `RUST_LOG` says.
 pub(crate) fn write_log() -> anyhow::Result<()> {
@@ -24,7 +22,7 @@ pub(crate) fn write_log() -> anyhow::Result<()> {
 
 /// Serves what administers sessions, on loopback only: it asks for no authentication.
 pub(crate) async fn serve_admin(port: u16, admin: Router) -> anyhow::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    let listener = listen_on(port, "name another with --admin-port").await?;
     println!("http://{}/sessions", listener.local_addr()?);
     // Nor does a browser, for any web page that it shows.
     let admin = AllowedHosts::loopback().protect(admin);

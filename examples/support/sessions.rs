@@ -7,10 +7,12 @@ use mcp_session_layer::{
     BoxSessionStore, CachedStore, McpSessionLayer, MemoryStore, PostgresStore, Principal,
     RedisStore, SqliteStore,
     sqlx::{
-        postgres::PgPoolOptions,
+        postgres::{PgConnectOptions, PgPoolOptions},
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
     },
 };
+
+use super::patience::patiently;
 
 #[derive(Args)]
 pub(crate) struct SessionOptions {
@@ -46,19 +48,37 @@ impl SessionOptions {
                 let file = SqliteConnectOptions::from_str(url)?
                     .create_if_missing(true)
                     .journal_mode(SqliteJournalMode::Wal);
-                let store = SqliteStore::new(SqlitePoolOptions::new().connect_with(file).await?);
-                store.migrate().await?;
+                let open = || {
+                    let pool = SqlitePoolOptions::new().connect_with(file.clone());
+                    async {
+                        let store = SqliteStore::new(pool.await?);
+                        store.migrate().await?;
+                        anyhow::Ok(store)
+                    }
+                };
+                let store = patiently("open the SQLite file", open).await?;
                 tokio::spawn(store.clone().keep_swept(SWEEP_EVERY));
                 BoxSessionStore::new(store)
             }
             "postgres" | "postgresql" => {
-                let pool = PgPoolOptions::new().acquire_timeout(Duration::from_secs(1));
-                let store = PostgresStore::new(pool.connect(url).await?);
-                store.migrate().await?;
+                let server = PgConnectOptions::from_str(url)?;
+                let open = || {
+                    let pool = PgPoolOptions::new().acquire_timeout(Duration::from_secs(1));
+                    let pool = pool.connect_with(server.clone());
+                    async {
+                        let store = PostgresStore::new(pool.await?);
+                        store.migrate().await?;
+                        anyhow::Ok(store)
+                    }
+                };
+                let store = patiently("reach PostgreSQL", open).await?;
                 tokio::spawn(store.clone().keep_swept(SWEEP_EVERY));
                 BoxSessionStore::new(store)
             }
-            "redis" | "rediss" => BoxSessionStore::new(RedisStore::connect(url).await?),
+            "redis" | "rediss" => {
+                let connect = || RedisStore::connect(url.to_owned());
+                BoxSessionStore::new(patiently("reach Redis", connect).await?)
+            }
             _ => anyhow::bail!("unknown store: memory, sqlite://PATH, postgres://.. or redis://.."),
         };
         Ok(match self.cached {
