@@ -64,6 +64,10 @@ impl SessionStore for MyStore {
             return Ok(Created::Exists);
         }
         let per_principal = owner.principal.as_ref().and(terms.per_principal);
+        let anonymous = Owner {
+            principal: None,
+            ..owner.clone()
+        };
         let mut evicted = None;
         // A principal at its limit makes room for itself.
         for (limit, most) in [
@@ -78,11 +82,16 @@ impl SessionStore for MyStore {
             if most.is_none_or(|most| count < most.get()) {
                 continue;
             }
-            let AtLimit::Evict { untouched } = terms.at_limit else {
+            let AtLimit::Evict { unused, untouched } = terms.at_limit else {
                 return Ok(Created::Full(limit));
             };
-            let idle = rows.values().filter(counted);
-            let idle = idle.filter(|row| now - row.touched >= untouched);
+            let may_go = |row: &&Row| {
+                let wait = if row.is_used { untouched } else { unused };
+                // A principal's session is never ended for somebody else's.
+                let is_open = limit == Limit::PerPrincipal || row.session.owner() == &anonymous;
+                is_open && now - row.touched >= wait
+            };
+            let idle = rows.values().filter(counted).filter(may_go);
             let Some(oldest) = idle.min_by_key(|row| (row.is_used, row.touched)) else {
                 return Ok(Created::Full(limit));
             };

@@ -49,6 +49,7 @@ fn every_kind_has_a_name_that_stays() {
         "draining",
         "busy",
         "principal_failed",
+        "values_failed",
         "invalid_inner_id",
     ];
     assert_eq!(ALL.map(RejectionKind::as_str), names);
