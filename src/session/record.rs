@@ -21,8 +21,8 @@ pub struct SessionRecord {
     /// need not return them, [`load`](crate::SessionStore::load) must.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "as_text")]
     pub initialize_params: Option<Bytes>,
-    /// Its named values.
-    #[serde(default)]
+    /// Its named values. Not part of its serde form: they may be secrets.
+    #[serde(skip)]
     pub values: Values,
 }
 
