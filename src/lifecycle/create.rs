@@ -312,7 +312,7 @@ impl Creation {
         if self.lifecycle.inner_knows(session) {
             let route = Arc::clone(&self.route);
             let notifier = &self.lifecycle.alive.notifier;
-            notifier.notify(route, session.id().clone());
+            notifier.notify(route, &session);
         }
     }
 

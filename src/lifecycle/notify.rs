@@ -26,16 +26,25 @@ impl Default for Notifier {
 
 impl Notifier {
     /// In the background. An inner service that is gone is not notified.
-    pub(crate) fn notify(&self, route: Arc<Route>, id: SessionId) {
+    pub(crate) fn notify(&self, route: Arc<Route>, session: &Session) {
+        self.start(route, session.id().clone(), Some(session.clone()));
+    }
+
+    /// The same of an id that no session has.
+    pub(crate) fn notify_of(&self, route: Arc<Route>, id: SessionId) {
+        self.start(route, id, None);
+    }
+
+    fn start(&self, route: Arc<Route>, id: SessionId, session: Option<Session>) {
         let Ok(runtime) = Handle::try_current() else {
             tracing::warn!(session = %id.reference(), "outside a runtime the inner service cannot be notified of a session's end");
             return;
         };
-        runtime.spawn(retry(Arc::clone(&self.0), route, id));
+        runtime.spawn(retry(Arc::clone(&self.0), route, id, session));
     }
 }
 
-async fn retry(turns: Arc<Semaphore>, route: Arc<Route>, id: SessionId) {
+async fn retry(turns: Arc<Semaphore>, route: Arc<Route>, id: SessionId, session: Option<Session>) {
     let given_up = Instant::now() + LONGEST;
     let mut pause = FIRST_PAUSE;
     while Instant::now() < given_up {
@@ -43,7 +52,12 @@ async fn retry(turns: Arc<Semaphore>, route: Arc<Route>, id: SessionId) {
         let Some(upstream) = route.upstream() else {
             return;
         };
-        let answer = timeout(PATIENCE, upstream.call(route.request(Method::DELETE, &id))).await;
+        let mut request = route.request(Method::DELETE, &id);
+        if let Some(session) = &session {
+            // As in every request of a session: its values may say where it is.
+            request.extensions_mut().insert(session.clone());
+        }
+        let answer = timeout(PATIENCE, upstream.call(request)).await;
         drop(upstream);
         drop(turn);
         match answer.map(|answer| answer.map(|response| response.status())) {
@@ -74,7 +88,7 @@ impl Lifecycle {
             && let Some(route) = session.route()
             && session.state().mark_notified()
         {
-            self.alive.notifier.notify(route, session.id().clone());
+            self.alive.notifier.notify(route, session);
         }
     }
 }

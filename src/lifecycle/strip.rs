@@ -45,7 +45,7 @@ async fn end_strays(lifecycle: Arc<Lifecycle>, strays: Vec<SessionId>, route: Op
             continue;
         }
         match &route {
-            Some(route) => lifecycle.alive.notifier.notify(Arc::clone(route), id),
+            Some(route) => lifecycle.alive.notifier.notify_of(Arc::clone(route), id),
             None => {
                 tracing::warn!(session = %id.reference(), "its route is not known any more, so it cannot be ended in the inner service");
             }
