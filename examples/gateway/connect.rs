@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{BoxError, body::Body, http::Uri};
+use axum::{BoxError, http::Uri};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -21,6 +21,8 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 use tower::Service;
+
+use super::passing::Offered;
 
 /// Watches a connection that was accepted.
 pub(crate) fn watch(connection: &mut TcpStream) {
@@ -37,7 +39,7 @@ pub(crate) fn watch(connection: &mut TcpStream) {
 }
 
 /// A client that gives up a connection that cannot be made.
-pub(crate) fn client() -> Client<Connector, Body> {
+pub(crate) fn client() -> Client<Connector, Offered> {
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);
     tcp.set_keepalive(Some(KEEPALIVE));
@@ -80,6 +82,6 @@ impl Service<Uri> for Connector {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_PROBES: Duration = Duration::from_secs(15);

@@ -19,8 +19,10 @@ pub(crate) mod support;
 mod allowed;
 mod connect;
 mod headers;
+mod passing;
 mod proxy;
 mod upstream;
+mod upstreams;
 
 use std::{
     convert::Infallible, future::IntoFuture as _, net::SocketAddr, sync::Arc, time::Duration,
@@ -31,7 +33,7 @@ use axum::{
     Router,
     extract::{Request, State},
     http::{StatusCode, header::CACHE_CONTROL},
-    middleware::{from_fn_with_state, map_request},
+    middleware::{from_fn_with_state, map_request, map_response},
     response::{IntoResponse, Response},
     routing::get,
     serve::ListenerExt as _,
@@ -45,7 +47,7 @@ use self::{
     allowed::{AllowOptions, allow},
     connect::watch,
     headers::strip_hop_by_hop,
-    proxy::{Proxy, ProxyOptions},
+    proxy::{Proxy, ProxyOptions, not_found_if_gone},
     support::{
         admin::admin,
         auth::{AuthOptions, authenticate},
@@ -119,6 +121,7 @@ pub(crate) async fn serve(
     });
     let app = Router::new()
         .fallback_service(layer.layer(proxy))
+        .layer(map_response(not_found_if_gone))
         .layer(from_fn_with_state(tokens, authenticate))
         .layer(from_fn_with_state(
             Arc::new(options.allow.allowed(address)?),

@@ -11,6 +11,8 @@ use http::{
 pub(crate) struct Upstream {
     /// What sessions know it by.
     pub(crate) name: String,
+    /// The name was given, and is not just the address.
+    pub(crate) is_named: bool,
     authority: Authority,
     pub(crate) host: HeaderValue,
     pub(crate) origin: HeaderValue,
@@ -25,6 +27,12 @@ impl Upstream {
             .authority(self.authority.clone())
             .path_and_query(path.unwrap_or(PathAndQuery::from_static("/")))
             .build()
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> (String, u16) {
+        let host = self.authority.host().trim_matches(['[', ']']);
+        (host.to_owned(), self.authority.port_u16().unwrap_or(80))
     }
 
     /// The path and query of a place on this server.
@@ -60,6 +68,7 @@ impl FromStr for Upstream {
         );
         anyhow::ensure!(name != Some(""), "a server's name must not be empty");
         Ok(Self {
+            is_named: name.is_some(),
             name: name.unwrap_or(authority.as_str()).to_owned(),
             host: HeaderValue::from_str(authority.as_str())?,
             origin: HeaderValue::from_str(&format!("http://{authority}"))?,

@@ -13,6 +13,7 @@ mod redis_proxy;
 mod rig;
 mod server;
 mod sessions;
+mod several;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,6 +1,6 @@
 //! A small MCP server that says what it has seen.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -32,6 +32,8 @@ pub(crate) struct Server {
     seen: Arc<Mutex<Vec<Parts>>>,
     /// The senders of the streams that it has opened.
     events: Arc<Mutex<Vec<Events>>>,
+    /// The ids of its sessions.
+    issued: Arc<Mutex<HashSet<String>>>,
     /// One for each answer whose reader went away.
     hung_up: Arc<Semaphore>,
 }
@@ -41,6 +43,7 @@ impl Server {
         Self {
             seen: Arc::default(),
             events: Arc::default(),
+            issued: Arc::default(),
             hung_up: Arc::new(Semaphore::new(0)),
         }
     }
@@ -72,6 +75,11 @@ impl Server {
     /// The headers of the last request.
     pub(crate) fn last(&self) -> HeaderMap {
         self.seen.lock().last().expect("a request").headers.clone()
+    }
+
+    /// How many sessions it has.
+    pub(crate) fn sessions(&self) -> usize {
+        self.issued.lock().len()
     }
 
     /// To send on the stream that it opened last.
@@ -128,7 +136,13 @@ async fn mcp(State(server): State<Server>, request: Request) -> Response {
     }
     match head.method {
         Method::GET => stream(&server),
-        Method::DELETE => StatusCode::NO_CONTENT.into_response(),
+        Method::DELETE => {
+            let id = head.headers["mcp-session-id"].to_str().unwrap();
+            match server.issued.lock().remove(id) {
+                true => StatusCode::NO_CONTENT.into_response(),
+                false => StatusCode::NOT_FOUND.into_response(),
+            }
+        }
         _ => {
             let body = body.collect().await.map(|body| body.to_bytes());
             let body = body.unwrap_or_default();
@@ -136,6 +150,7 @@ async fn mcp(State(server): State<Server>, request: Request) -> Response {
             match String::from_utf8_lossy(&body).contains("initialize\"") {
                 true => {
                     let id = uuid::Uuid::new_v4().to_string();
+                    server.issued.lock().insert(id.clone());
                     (json, [("mcp-session-id", id)], RESULT).into_response()
                 }
                 false => (json, RESULT).into_response(),
