@@ -7,32 +7,45 @@ use std::{
 };
 
 use axum::body::{Body, Bytes};
-use http::{Response, StatusCode};
+use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{Lifecycle, strip::strip_ids, terminate::inner_not_found};
+use super::{
+    Lifecycle,
+    forgotten::{conclude, judge},
+    forwarded::Forwarded,
+    question::suspects,
+    strip::strip_ids,
+};
 use crate::{
     protocol::{AnswerHead, Rejection, RejectionKind},
-    session::{self, InFlight, StreamKind},
+    session::{self, InFlight, Verdict},
 };
 
 /// An answer to a request on a session.
 pub(crate) enum Answered {
     /// It can go out.
     Now(Response<Body>),
-    /// It is a 404, which may mean that the inner service has forgotten the session.
-    NotFound(Response<Body>, InFlight),
+    /// It may mean that the inner service has forgotten the session.
+    Suspicious(Response<Body>, Forwarded),
 }
 
 impl Answered {
     /// Waits, where more has to be found out.
     pub(crate) async fn resolve(self, lifecycle: &Arc<Lifecycle>) -> Response<Body> {
-        match self {
-            Self::Now(response) => response,
-            Self::NotFound(response, in_flight) => {
-                inner_not_found(lifecycle, &in_flight, response).await
-            }
+        let (response, forwarded) = match self {
+            Self::Now(response) => return response,
+            Self::Suspicious(response, forwarded) => (response, forwarded),
+        };
+        let verdict = judge(lifecycle, &forwarded).await;
+        if forwarded.session().has_ended() {
+            return refuse(lifecycle, RejectionKind::Ended);
         }
+        if verdict == Verdict::Forgotten {
+            conclude(lifecycle, &forwarded).await;
+            return refuse(lifecycle, RejectionKind::InnerGone);
+        }
+        hold_failed(lifecycle, response, forwarded)
     }
 }
 
@@ -42,63 +55,102 @@ impl Answered {
 pub(crate) fn answer_on_session(
     lifecycle: &Arc<Lifecycle>,
     mut response: Response<Body>,
-    in_flight: InFlight,
-    kind: StreamKind,
+    mut forwarded: Forwarded,
 ) -> Answered {
+    if response.status().as_u16() >= 400 {
+        return answer_failed(lifecycle, response, forwarded);
+    }
+    forwarded.served(lifecycle);
     let head = AnswerHead::read(response.headers());
     if head.has_id {
-        strip_to_own(lifecycle, &mut response, &in_flight);
+        strip_to_own(lifecycle, &mut response, &forwarded);
     }
-    if response.status().as_u16() >= 400
-        && let Some(refusal) = refusal_for(lifecycle, &mut response, &in_flight)
-    {
+    Answered::Now(hold(lifecycle, response, forwarded, head.is_event_stream))
+}
+
+#[cold]
+fn answer_failed(
+    lifecycle: &Arc<Lifecycle>,
+    mut response: Response<Body>,
+    forwarded: Forwarded,
+) -> Answered {
+    strip_to_own(lifecycle, &mut response, &forwarded);
+    if let Some(refusal) = refusal_for(lifecycle, &mut response, &forwarded) {
         return Answered::Now(refusal);
     }
-    if response.status() == StatusCode::NOT_FOUND {
-        return Answered::NotFound(response, in_flight);
+    if suspects(lifecycle, forwarded.session(), response.status()) {
+        return Answered::Suspicious(response, forwarded);
     }
+    Answered::Now(hold_failed(lifecycle, response, forwarded))
+}
+
+fn hold_failed(
+    lifecycle: &Lifecycle,
+    response: Response<Body>,
+    forwarded: Forwarded,
+) -> Response<Body> {
+    let is_event_stream = AnswerHead::read(response.headers()).is_event_stream;
+    hold(lifecycle, response, forwarded, is_event_stream)
+}
+
+/// Keeps the session in use until the answer's body ends; ends the body with the session, if it is a stream.
+#[inline]
+fn hold(
+    lifecycle: &Lifecycle,
+    response: Response<Body>,
+    forwarded: Forwarded,
+    is_event_stream: bool,
+) -> Response<Body> {
     if response.body().is_end_stream() {
-        return Answered::Now(response);
+        return response;
     }
+    let Forwarded {
+        in_flight, kind, ..
+    } = forwarded;
     let (parts, body) = response.into_parts();
-    let body = match head.is_event_stream {
+    let body = match is_event_stream {
         true => session::watch(body, in_flight, kind),
         false => Ok(Body::new(UntilEnd {
             body,
             in_flight: Some(in_flight),
         })),
     };
-    Answered::Now(match body {
+    match body {
         Ok(body) => Response::from_parts(parts, body),
-        Err(kind) => lifecycle.answer(Rejection::new(kind)),
-    })
+        Err(kind) => refuse(lifecycle, kind),
+    }
 }
 
 /// What the client is told instead of an error. Whatever the inner service made of a request whose session has ended
 /// meanwhile, to its client it is a dead session; and a refusal by a service inside that knows the store looks like one of the
 /// layer's own.
-#[cold]
 fn refusal_for(
     lifecycle: &Lifecycle,
     response: &mut Response<Body>,
-    in_flight: &InFlight,
+    forwarded: &Forwarded,
 ) -> Option<Response<Body>> {
-    let refusal = match in_flight.session().has_ended() {
+    let refusal = match forwarded.session().has_ended() {
         true => Rejection::new(RejectionKind::Ended),
         false => response.extensions_mut().remove::<Rejection>()?,
     };
     Some(lifecycle.answer(refusal))
 }
 
+#[cold]
+fn refuse(lifecycle: &Lifecycle, kind: RejectionKind) -> Response<Body> {
+    lifecycle.answer(Rejection::new(kind))
+}
+
 /// As [`answer_on_session`] does with ids.
 pub(crate) fn strip_to_own(
     lifecycle: &Arc<Lifecycle>,
     response: &mut Response<Body>,
-    in_flight: &InFlight,
+    forwarded: &Forwarded,
 ) {
-    let session = in_flight.session();
-    let (id, route) = (session.id(), session.route());
-    strip_ids(lifecycle, response.headers_mut(), Some(id), route);
+    if AnswerHead::read(response.headers()).has_id {
+        let (id, route) = (forwarded.session().id(), forwarded.route());
+        strip_ids(lifecycle, response.headers_mut(), Some(id), route);
+    }
 }
 
 /// Removes every session id from an answer to a request that has nothing to do with sessions.

@@ -40,6 +40,10 @@ impl BoundedStore {
         self.store.touch_now(id, owner, idle)
     }
 
+    pub(crate) fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
     pub(crate) fn directory(&self) -> Option<&dyn Directory> {
         self.store.directory()
     }

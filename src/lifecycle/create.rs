@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::{
     Buffered, Lifecycle, ReadEnd, SessionEvent,
+    forgotten::make_room,
     issued::{Issued, issued},
     strip::strip_ids,
     terminate::{delete_in_background, end_here},
@@ -59,6 +60,7 @@ pub(crate) struct Creation {
     route: Arc<Route>,
     owner: Owner,
     values: Values,
+    credentials: u64,
     /// `None` if the request was not read.
     params: Option<InitializeParams>,
     /// The id to issue if the inner service issues none.
@@ -86,6 +88,7 @@ impl Creation {
             route,
             owner,
             values,
+            credentials: lifecycle.digest_of(head),
             spare_id: SessionId::issue(),
             lifecycle: Arc::clone(lifecycle),
             params,
@@ -108,7 +111,7 @@ impl Creation {
         if alive.is_draining.load(Relaxed) {
             return Err(RejectionKind::Draining);
         }
-        if alive.admission.is_closed() {
+        if alive.admission.is_closed() && alive.marked.is_empty() {
             return Err(RejectionKind::Full);
         }
         match store.touch_now(&self.spare_id, &self.owner, settings.idle) {
@@ -224,7 +227,13 @@ impl Creation {
         // Before the store has it: an end that is heard from here on is this one's.
         alive.registry.forget_end(session.reference());
         let terms = settings.terms(self.started.elapsed());
-        match store.create(session, &terms).await {
+        let mut created = store.create(session, &terms).await;
+        if let Ok(Created::Full(limit)) = created
+            && make_room(&self.lifecycle, limit, &self.owner).await
+        {
+            created = store.create(session, &terms).await;
+        }
+        match created {
             Ok(Created::New { left, evicted }) => {
                 if left == Some(0) && !settings.evicts {
                     alive.admission.close();
@@ -293,6 +302,7 @@ impl Creation {
             return self.refuse(RejectionKind::Revoked);
         };
         let session = in_flight.session();
+        session.note_birth(self.credentials);
         if session.note_route(Arc::clone(&self.route)) {
             self.lifecycle.notify_inner(session);
         }

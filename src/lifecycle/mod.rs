@@ -17,11 +17,12 @@ pub(crate) use self::{
     bounded_store::BoundedStore,
     buffered::{BODY_BUDGET, Buffered, ReadEnd},
     create::{Creation, InitializeParams},
+    forwarded::Forwarded,
     settings::Settings,
 };
 use self::{
     buffered::BodyBudget, create::Admission, discard::Discards, events::Events,
-    keeper::KeeperStart, notify::Notifier,
+    keeper::KeeperStart, marked::Marked, notify::Notifier, question::Questions,
 };
 use crate::{
     metrics,
@@ -39,12 +40,17 @@ pub(crate) mod background;
 mod bounded_store;
 mod buffered;
 mod create;
+pub(crate) mod delete;
 mod discard;
 mod events;
+mod forgotten;
+mod forwarded;
 mod issued;
 pub(crate) mod keeper;
+mod marked;
 mod notify;
 mod over;
+mod question;
 mod settings;
 pub(crate) mod shutdown;
 mod strip;
@@ -67,9 +73,12 @@ pub(crate) struct Alive {
     pub(crate) background: Background,
     /// No session is created any more.
     pub(crate) is_draining: AtomicBool,
+    /// Sessions that the inner service seems to have forgotten.
+    pub(crate) marked: Marked,
     admission: Admission,
     discards: Discards,
     notifier: Notifier,
+    questions: Questions,
     keeper: KeeperStart,
 }
 
@@ -88,9 +97,11 @@ impl Lifecycle {
                 body_budget: BodyBudget::default(),
                 background: Background::default(),
                 is_draining: AtomicBool::new(false),
+                marked: Marked::default(),
                 admission: Admission::default(),
                 discards: Discards::default(),
                 notifier: Notifier::default(),
+                questions: Questions::default(),
                 keeper: KeeperStart::new(woken),
             }),
         }

@@ -103,7 +103,7 @@ fn is_understood(status: StatusCode) -> bool {
 }
 
 /// Whether another try may be answered otherwise.
-fn may_change(status: StatusCode) -> bool {
+pub(super) fn may_change(status: StatusCode) -> bool {
     status.is_server_error()
         || matches!(
             status,

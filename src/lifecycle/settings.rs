@@ -3,11 +3,13 @@
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use axum::{BoxError, extract::OriginalUri};
-use http::request::Parts;
+use http::{HeaderName, StatusCode, request::Parts};
 
 use super::buffered::DEFAULT_BODY_LIMIT;
 use crate::{
-    protocol::{RejectionKind, paths::GuardedPaths, rejection::Renderer, request::Rules},
+    protocol::{
+        Credentials, RejectionKind, paths::GuardedPaths, rejection::Renderer, request::Rules,
+    },
     session::{Owner, Principal, Scope, Upstream, Values},
     store::{AtLimit, Terms},
 };
@@ -33,7 +35,10 @@ pub(crate) struct Settings {
     pub(crate) renderer: Option<Renderer>,
     pub(crate) keeps_params: bool,
     pub(crate) forwards_issued: bool,
-    pub(crate) ends_with_inner: bool,
+    /// The statuses that may say that the inner service has forgotten a session.
+    pub(crate) forgotten: Arc<[StatusCode]>,
+    /// Where callers carry credentials, besides the usual headers.
+    pub(crate) credentials: Arc<[HeaderName]>,
     /// What is notified of ends, if not what the layer wraps.
     pub(crate) upstream: Option<Arc<Upstream>>,
 }
@@ -98,6 +103,15 @@ impl Settings {
         })
     }
 
+    /// What a request's sender is known by inside; nothing where nobody will ask.
+    #[cold]
+    pub(crate) fn credentials_of(&self, parts: &Parts) -> Credentials {
+        match self.forgotten.is_empty() {
+            true => Credentials::None,
+            false => Credentials::read(&parts.headers, &parts.uri, &self.credentials),
+        }
+    }
+
     /// On what terms a session is created, which takes so long already.
     pub(crate) fn terms(&self, started_ago: Duration) -> Terms {
         Terms {
@@ -150,7 +164,13 @@ impl Default for Settings {
             renderer: None,
             keeps_params: false,
             forwards_issued: false,
-            ends_with_inner: false,
+            forgotten: Arc::new([
+                StatusCode::BAD_REQUEST,
+                StatusCode::NOT_FOUND,
+                StatusCode::UNPROCESSABLE_ENTITY,
+                StatusCode::INTERNAL_SERVER_ERROR,
+            ]),
+            credentials: Arc::default(),
             upstream: None,
         }
     }

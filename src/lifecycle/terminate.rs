@@ -2,96 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use http::{HeaderValue, Response, StatusCode, header::ALLOW};
-
-use super::{Buffered, Lifecycle, ReadEnd, SessionEvent};
+use super::{Lifecycle, SessionEvent};
 use crate::{
     metrics,
-    protocol::{
-        AnswerHead, Rejection, RejectionKind, SESSION_ID, SessionId, SessionRef, message::Answer,
-    },
+    protocol::{SessionId, SessionRef},
     registry::Ended,
-    session::{InFlight, Session, times},
+    session::{Session, times},
     store::{EndReason, SessionFilter, StoreError, StoreErrorKind},
 };
 
-/// Ends a session whose id this layer issued: the inner service is not asked. The session is gone from the store before the
-/// answer says so.
-pub(crate) async fn terminate(lifecycle: &Arc<Lifecycle>, session: &Session) -> Response<Body> {
-    let failed = end_for_client(lifecycle, session).await;
-    failed.unwrap_or_else(no_content)
-}
-
-/// What the inner service's answer to a DELETE on a live session comes to. It is done as the inner service does.
-pub(crate) async fn terminate_as_inner(
-    lifecycle: &Arc<Lifecycle>,
-    in_flight: &InFlight,
-    mut response: Response<Body>,
-) -> Response<Body> {
-    let status = response.status();
-    if status.as_u16() >= 400 && in_flight.session().has_ended() {
-        return lifecycle.answer(Rejection::new(RejectionKind::Ended));
-    }
-    if !status.is_success() && status != StatusCode::NOT_FOUND {
-        return response;
-    }
-    let session = in_flight.session();
-    // It knows, so it is not notified, whoever hears of this end first.
-    session.state().mark_notified();
-    let failed = end_for_client(lifecycle, session).await;
-    // It is no longer the id of anything.
-    response.headers_mut().remove(&SESSION_ID);
-    failed.unwrap_or_else(|| match status {
-        // That the inner service did not know it was one more reason to forget it here.
-        StatusCode::NOT_FOUND => lifecycle.answer(Rejection::new(RejectionKind::InnerGone)),
-        _ => response,
-    })
-}
-
-/// The inner service's 404 to a request on a live session: what the client gets.
-pub(crate) async fn inner_not_found(
-    lifecycle: &Arc<Lifecycle>,
-    in_flight: &InFlight,
-    mut response: Response<Body>,
-) -> Response<Body> {
-    if AnswerHead::read(response.headers()).is_plain_json {
-        let mut body = Buffered::new(std::mem::take(response.body_mut()));
-        let end = body.read(&lifecycle.alive.body_budget).await;
-        // An error that answers the request is about the request, not about its session.
-        let is_about_request =
-            end != ReadEnd::Complete || Answer::read(body.bytes()) == Answer::Error;
-        if is_about_request {
-            *response.body_mut() = body.into_body();
-            return response;
-        }
-    }
-    if lifecycle.settings.ends_with_inner {
-        let session = in_flight.session();
-        // It knows.
-        session.state().mark_notified();
-        // The client's answer is the same whether the store has forgotten it yet or not.
-        let _ = end(lifecycle, session, EndReason::InnerGone).await;
-    }
-    lifecycle.answer(Rejection::new(RejectionKind::InnerGone))
-}
-
-/// Ends a session at its client's word. Answers for itself if it was not there, or if the store cannot tell.
-async fn end_for_client(lifecycle: &Arc<Lifecycle>, session: &Session) -> Option<Response<Body>> {
-    let kind = match end(lifecycle, session, EndReason::Deleted).await {
-        Ok(true) => return None,
-        Ok(false) => RejectionKind::Unknown,
-        Err(error) => {
-            tracing::warn!(session = %session.reference(), error = &error as &dyn std::error::Error, "could not delete a session");
-            RejectionKind::StoreUnavailable
-        }
-    };
-    Some(lifecycle.answer(Rejection::new(kind)))
-}
-
 /// Deletes a session from the store and ends it here. If the store cannot tell, the session is refused here from now
 /// on, and the store is asked until it answers.
-async fn end(
+pub(super) async fn end(
     lifecycle: &Arc<Lifecycle>,
     session: &Session,
     reason: EndReason,
@@ -102,6 +24,13 @@ async fn end(
     }
     end_in_registry(lifecycle, session.reference(), reason);
     deleted
+}
+
+/// Ends a session that the inner service has forgotten.
+pub(super) async fn end_forgotten(lifecycle: &Arc<Lifecycle>, session: &Session) {
+    // Its client is told the same, whether the store has forgotten it yet or not.
+    let _ = end(lifecycle, session, EndReason::InnerGone).await;
+    lifecycle.notify_inner(session);
 }
 
 /// Deletes a session however long it takes. Until then this node refuses it.
@@ -126,14 +55,25 @@ pub(crate) fn end_here(lifecycle: &Lifecycle, reference: &SessionRef, reason: En
 /// As [`end_here`], for an end that was heard from elsewhere.
 pub(super) fn end_heard(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndReason) {
     let announce = |session: Option<&_>| announce(lifecycle, reference, reason, session);
-    if let Ended::Served(session) = lifecycle.alive.registry.end_heard(reference, announce) {
+    let ended = lifecycle.alive.registry.end_heard(reference, announce);
+    if let Ended::Served(session) = unmarked(lifecycle, ended) {
         lifecycle.notify_inner(&session);
     }
 }
 
 fn end_in_registry(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndReason) -> Ended {
     let announce = |session: Option<&_>| announce(lifecycle, reference, reason, session);
-    lifecycle.alive.registry.end(reference, announce)
+    let ended = lifecycle.alive.registry.end(reference, announce);
+    unmarked(lifecycle, ended)
+}
+
+fn unmarked(lifecycle: &Lifecycle, ended: Ended) -> Ended {
+    if let Ended::Served(session) = &ended
+        && session.state().now().is_marked()
+    {
+        lifecycle.alive.marked.remove(session);
+    }
+    ended
 }
 
 /// `session` is the one that this node served, if it did.
@@ -214,14 +154,3 @@ pub(crate) async fn revoke_all(
 fn unsupported(doing: &'static str) -> StoreError {
     StoreError::new(StoreErrorKind::Unsupported, doing)
 }
-
-fn no_content() -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    // Around method handlers axum would say `allow: POST` for us, of a DELETE that has just succeeded.
-    response.headers_mut().insert(ALLOW, METHODS);
-    response
-}
-
-/// The methods of an MCP endpoint that has sessions (2025-11-25, transports, Streamable HTTP).
-const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE");

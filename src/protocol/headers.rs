@@ -26,6 +26,9 @@ pub(crate) struct Head<'r> {
     pub(crate) has_last_event_id: bool,
     /// Whether a line names `initialize` as the method.
     pub(crate) is_initialize: bool,
+    pub(crate) authorization: Lines<'r>,
+    /// Of those that are usual besides `Authorization`.
+    pub(crate) has_other_credentials: bool,
 }
 
 /// The lines of a header that should have one at most.
@@ -65,11 +68,15 @@ impl<'r> Head<'r> {
             match name.len() {
                 4 if name == "host" => head.host = head.host.or(Some(value)),
                 10 if name == METHOD.as_str() => head.is_initialize |= value == "initialize",
+                6 if name == "cookie" => head.has_other_credentials = true,
+                9 if name == "x-api-key" => head.has_other_credentials = true,
+                13 if name == "authorization" => head.authorization.add(value),
                 13 if name == LAST_EVENT_ID.as_str() => head.has_last_event_id = true,
                 14 if name == SESSION_ID.as_str() => {
                     value.set_sensitive(true);
                     head.id.add(value);
                 }
+                19 if name == "proxy-authorization" => head.has_other_credentials = true,
                 20 if name == PROTOCOL_VERSION.as_str() => head.version.add(value),
                 _ => {}
             }

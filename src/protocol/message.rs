@@ -148,7 +148,7 @@ fn is_request_id(id: &&RawValue) -> bool {
 }
 
 /// The members of a JSON object.
-fn members(json: &[u8]) -> Option<HashMap<String, &RawValue>> {
+pub(super) fn members(json: &[u8]) -> Option<HashMap<String, &RawValue>> {
     serde_json::from_slice(json).ok()
 }
 

@@ -103,7 +103,9 @@ mod tests {
 
     fn upstream<S: 'static>() -> Arc<Upstream> {
         let kind = TypeId::of::<S>();
-        Arc::new(Upstream::new(kind, |_| unreachable!("it is never called")))
+        Arc::new(Upstream::new(kind, false, |_| {
+            unreachable!("it is never called")
+        }))
     }
 
     #[test]

@@ -16,11 +16,11 @@ use tower::BoxError;
 
 use crate::{
     lifecycle::{
-        Answered, Lifecycle,
+        Answered, Forwarded, Lifecycle,
         answer::{answer_on_session, answer_without_session},
     },
     protocol::{Rejection, RejectionKind},
-    session::{Counted, CutWaiter, InFlight, StreamKind},
+    session::{Counted, CutWaiter},
 };
 
 pin_project! {
@@ -45,8 +45,7 @@ pin_project! {
             #[pin]
             inner: F,
             lifecycle: Arc<Lifecycle>,
-            in_flight: Option<InFlight>,
-            kind: StreamKind,
+            forwarded: Option<Forwarded>,
         },
         /// A refusal.
         Refused { response: Option<Response<Body>> },
@@ -89,10 +88,10 @@ where
         let lifecycle = match this.state.project() {
             StateProjection::Forward {
                 lifecycle,
-                in_flight,
+                forwarded,
                 ..
             } => {
-                in_flight.iter_mut().for_each(InFlight::waited);
+                forwarded.iter_mut().for_each(Forwarded::waited);
                 lifecycle
             }
             StateProjection::Waiting { lifecycle, .. } => lifecycle,
@@ -136,12 +135,11 @@ where
                 StateProjection::Forward {
                     inner,
                     lifecycle,
-                    in_flight,
-                    kind,
+                    forwarded,
                 } => {
                     let response = ready!(inner.poll(cx))?.map(Body::new);
-                    let in_flight = in_flight.take().expect("polled after completion");
-                    match answer_on_session(lifecycle, response, in_flight, *kind) {
+                    let forwarded = forwarded.take().expect("polled after completion");
+                    match answer_on_session(lifecycle, response, forwarded) {
                         Answered::Now(response) => return Poll::Ready(Ok(response)),
                         answered => Self::resolve(answered, Arc::clone(lifecycle)),
                     }

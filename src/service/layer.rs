@@ -3,11 +3,14 @@
 use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
 
 use axum::body::{Body, Bytes};
-use http::{Request, Response, request::Parts};
+use http::{HeaderName, Request, Response, StatusCode, request::Parts};
 use http_body::Body as HttpBody;
 use tower::{BoxError, Layer, Service};
 
-use super::{McpSessionService, upstream};
+use super::{
+    McpSessionService,
+    upstream::{is_route, upstream},
+};
 use crate::{
     handle::Sessions,
     lifecycle::{BODY_BUDGET, Lifecycle, Settings},
@@ -259,11 +262,39 @@ impl McpSessionLayer {
         self.with(|settings| settings.forwards_issued = true)
     }
 
-    /// Ends a session when the inner service answers 404 to it. Default: the client is told 404 and the session stays,
-    /// since the inner service may have meant something else.
+    /// The statuses with which the inner service may say that it has forgotten a session. Default: 400, 404, 422 and 500; none
+    /// turns all of this off.
+    ///
+    /// An inner service that was restarted, or another node's, does not know a session that the store holds live, and says
+    /// so in its own way. Its client would never begin anew. So an answer with one of these statuses, on a session whose id
+    /// the inner service issued, makes the layer ask about the session: with a `ping` of its own, in the caller's name.
+    /// Where that is answered with 400 or 404, the client is told 404. Otherwise it gets the answer as it came, so a bad
+    /// request costs nobody a session.
+    ///
+    /// The session is *ended*, for all nodes, only where that is certain: this process's inner service has served it, and
+    /// the caller is its [principal](Self::with_principal) or sends the [credentials](Self::with_credentials) that it was
+    /// created with. Otherwise its time runs out; where there is no room for another session it is the first to go.
+    ///
+    /// ```
+    /// # use mcp_session_layer::{McpSessionLayer, MemoryStore};
+    /// use http::StatusCode;
+    ///
+    /// let layer = McpSessionLayer::new(MemoryStore::new())
+    ///     .with_forgotten_statuses([StatusCode::NOT_FOUND, StatusCode::GONE]);
+    /// let never_asks = McpSessionLayer::new(MemoryStore::new()).with_forgotten_statuses([]);
+    /// ```
     #[must_use]
-    pub fn with_inner_not_found_ending_sessions(self) -> Self {
-        self.with(|settings| settings.ends_with_inner = true)
+    pub fn with_forgotten_statuses(self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.with(|settings| settings.forgotten = statuses.into_iter().collect())
+    }
+
+    /// In which headers callers carry credentials, besides `Authorization`, `Proxy-Authorization`, `Cookie`, `X-Api-Key` and
+    /// the query. Default: no others.
+    ///
+    /// What the layer asks [in a caller's name](Self::with_forgotten_statuses) carries them.
+    #[must_use]
+    pub fn with_credentials(self, headers: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.with(|settings| settings.credentials = headers.into_iter().collect())
     }
 
     /// How long a request waits for the store before it is answered with 503. Default: 3 seconds; at most a minute.
@@ -299,7 +330,7 @@ impl McpSessionLayer {
             + 'static,
         B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        self.with(|settings| settings.upstream = Some(upstream(inner)))
+        self.with(|settings| settings.upstream = Some(upstream(inner, false)))
     }
 
     /// A handle to the sessions of this layer, to count and end them from elsewhere in the application.
@@ -336,7 +367,7 @@ where
     fn layer(&self, inner: S) -> Self::Service {
         let upstream = match &self.lifecycle.settings.upstream {
             Some(named) => Arc::clone(named),
-            None => upstream(inner.clone()),
+            None => upstream(inner.clone(), is_route::<S>()),
         };
         McpSessionService::new(inner, upstream, Arc::clone(&self.lifecycle))
     }

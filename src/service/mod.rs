@@ -19,16 +19,15 @@ use tower::{BoxError, Service};
 pub use self::{future::ResponseFuture, layer::McpSessionLayer};
 use self::{
     future::State,
-    upstream::upstream,
     waiting::{Call, Inner},
 };
 use crate::{
-    lifecycle::{Lifecycle, keeper},
+    lifecycle::{Forwarded, Lifecycle, keeper},
     protocol::{
-        Head, LAST_EVENT_ID, Lines, Rejection, RejectionKind, SESSION_ID, SessionId,
+        Credentials, Head, LAST_EVENT_ID, Lines, Rejection, RejectionKind, SESSION_ID, SessionId,
         request::RequestKind,
     },
-    session::{InFlight, StreamKind, Upstream},
+    session::Upstream,
     store::{Found, Now},
 };
 
@@ -90,16 +89,23 @@ where
         match RequestKind::of(&parts.method, &head, settings.rules) {
             RequestKind::Session(id) | RequestKind::Delete(id) => {
                 let id = SessionId::copied(id.as_bytes());
+                if lifecycle.alive.marked.contains(&id) {
+                    return self.wait(parts, body, |call| call.ask_about_marked(id));
+                }
+                let credentials = || match settings.credentials.is_empty() {
+                    true => Credentials::at_first_sight(&head, &parts.uri),
+                    false => None,
+                };
                 if settings.principal.is_some() {
-                    let digest = digest();
-                    return self.look_up(&id, digest, parts, body);
+                    let about = (digest(), credentials());
+                    return self.look_up(&id, about, parts, body);
                 }
                 // Where all callers are alike the look-up goes first: a dead session needs no route.
                 let caller = &settings.anonymous;
                 match lifecycle.store.touch_now(&id, caller, settings.idle) {
                     Now::Live(found) => {
-                        let digest = digest();
-                        self.admit(found, true, digest, parts, body)
+                        let about = (digest(), credentials());
+                        self.admit(found, true, about, parts, body)
                     }
                     Now::Absent => self.refuse(RejectionKind::Unknown, &mut parts, body),
                     Now::Unknown => {
@@ -126,6 +132,9 @@ where
         }
     }
 }
+
+/// What a request's head says beside its id: the digest of its route, and its credentials, if they were seen at once.
+type About = (u64, Option<Credentials>);
 
 impl<S> McpSessionService<S> {
     /// Lets a request through that has nothing to do with sessions.
@@ -162,7 +171,7 @@ impl<S> McpSessionService<S> {
     fn look_up<F, E>(
         &mut self,
         id: &SessionId,
-        digest: u64,
+        about: About,
         mut parts: Parts,
         body: Body,
     ) -> ResponseFuture<F, E>
@@ -179,7 +188,7 @@ impl<S> McpSessionService<S> {
         match lifecycle.store.touch_now(id, &caller, settings.idle) {
             Now::Live(found) => {
                 let is_anonymous = caller.principal.is_none();
-                self.admit(found, is_anonymous, digest, parts, body)
+                self.admit(found, is_anonymous, about, parts, body)
             }
             Now::Absent if !settings.may_claim(&caller) => {
                 self.refuse(RejectionKind::Unknown, &mut parts, body)
@@ -197,7 +206,7 @@ impl<S> McpSessionService<S> {
         &mut self,
         found: Found,
         is_anonymous: bool,
-        digest: u64,
+        (digest, credentials): About,
         mut parts: Parts,
         body: Body,
     ) -> ResponseFuture<F, E>
@@ -213,12 +222,19 @@ impl<S> McpSessionService<S> {
         if parts.method == Method::DELETE {
             return self.wait(parts, body, |call| call.forward(in_flight));
         }
-        prepare(lifecycle, &in_flight, &mut parts, digest, &self.upstream);
+        let upstream = &self.upstream;
+        let forwarded = Forwarded::prepare(
+            lifecycle,
+            in_flight,
+            &mut parts,
+            digest,
+            credentials,
+            upstream,
+        );
         State::Forward {
-            kind: StreamKind::of(&parts.method),
             inner: self.inner.call(Request::from_parts(parts, body)),
             lifecycle: Arc::clone(&self.lifecycle),
-            in_flight: Some(in_flight),
+            forwarded: Some(forwarded),
         }
         .into()
     }
@@ -262,29 +278,6 @@ impl<S> McpSessionService<S> {
         }
         .into()
     }
-}
-
-/// Prepares a request on a live session for the inner service.
-#[inline]
-fn prepare(
-    lifecycle: &Lifecycle,
-    in_flight: &InFlight,
-    parts: &mut Parts,
-    digest: u64,
-    upstream: &Arc<Upstream>,
-) {
-    let session = in_flight.session();
-    if !lifecycle.inner_knows(session) {
-        parts.headers.remove(&SESSION_ID);
-    }
-    let routes = &lifecycle.alive.registry.routes;
-    if !session.is_routed(digest) || !upstream.is_noted(digest) {
-        let route = routes.get(digest, &parts.uri, &parts.headers, upstream);
-        if session.note_route(route) {
-            lifecycle.notify_inner(session);
-        }
-    }
-    parts.extensions.insert(session.clone());
 }
 
 impl<S: fmt::Debug> fmt::Debug for McpSessionService<S> {

@@ -9,17 +9,18 @@ use tower::{BoxError, Service};
 
 use crate::{
     lifecycle::{
-        Buffered, Creation, InitializeParams, Lifecycle, ReadEnd, Settings,
+        Buffered, Creation, Forwarded, InitializeParams, Lifecycle, ReadEnd, Settings,
         answer::{answer_on_session, answer_without_session, strip_to_own},
         background,
-        terminate::{terminate, terminate_as_inner},
+        delete::{terminate, terminate_as_inner},
     },
     protocol::{
-        AnswerHead, Head, LAST_EVENT_ID, Rejection, RejectionKind, SESSION_ID, SessionId,
+        AnswerHead, Credentials, Head, LAST_EVENT_ID, Rejection, RejectionKind, SESSION_ID,
+        SessionId,
         message::Message,
         request::{Otherwise, Revisions},
     },
-    session::{InFlight, Owner, Route, StreamKind, Upstream},
+    session::{InFlight, Owner, Route, Upstream},
     store::StoreErrorKind,
 };
 
@@ -176,37 +177,59 @@ impl<S: Inner> Call<S> {
         }
     }
 
+    /// Serves a request on a session that the inner service seems to have forgotten, for a caller that is to be found first.
+    pub(super) async fn ask_about_marked(
+        self,
+        id: SessionId,
+    ) -> Result<Response<Body>, S::Failure> {
+        let found = match self.lifecycle.settings.caller(&self.parts) {
+            Ok(caller) => look_up_marked(&self.lifecycle, &id, &caller).await,
+            Err(kind) => Err(kind),
+        };
+        match found {
+            Ok(in_flight) => self.forward(in_flight).await,
+            Err(kind) => Ok(self.refuse(kind)),
+        }
+    }
+
     /// Serves a request on a live session.
     pub(super) async fn forward(
         mut self,
         in_flight: InFlight,
     ) -> Result<Response<Body>, S::Failure> {
-        let digest = self.digest();
+        let settings = &self.lifecycle.settings;
+        let head = Head::read(&mut self.parts.headers);
+        let credentials = match settings.credentials.is_empty() {
+            true => Credentials::at_first_sight(&head, &self.parts.uri),
+            false => None,
+        };
+        let routes = &self.lifecycle.alive.registry.routes;
         let upstream = &self.upstream;
-        super::prepare(
+        let digest = routes.digest(&self.parts.uri, head.host, head.version.one(), upstream);
+        let forwarded = Forwarded::prepare(
             &self.lifecycle,
-            &in_flight,
+            in_flight,
             &mut self.parts,
             digest,
+            credentials,
             upstream,
         );
         if self.parts.method == Method::DELETE {
-            return self.delete(in_flight).await;
+            return self.delete(forwarded).await;
         }
-        let kind = StreamKind::of(&self.parts.method);
         let request = Request::from_parts(self.parts, self.body);
         let response = self.inner.send(request).await?;
-        let answered = answer_on_session(&self.lifecycle, response, in_flight, kind);
+        let answered = answer_on_session(&self.lifecycle, response, forwarded);
         Ok(answered.resolve(&self.lifecycle).await)
     }
 
     /// Serves a DELETE on a live session, to its end although the client hangs up.
-    async fn delete(mut self, in_flight: InFlight) -> Result<Response<Body>, S::Failure> {
+    async fn delete(mut self, forwarded: Forwarded) -> Result<Response<Body>, S::Failure> {
         let lifecycle = Arc::clone(&self.lifecycle);
         // The first of many that come at once is answered before the next one is sent inward: to the others the inner
         // service would say something else than to the first.
-        let turn = in_flight.session().doubts().turn().await;
-        if in_flight.session().has_ended() {
+        let turn = forwarded.session().doubts().turn().await;
+        if forwarded.session().has_ended() {
             return Ok(self.refuse(RejectionKind::Ended));
         }
         let place = match lifecycle.alive.background.begin() {
@@ -216,14 +239,14 @@ impl<S: Inner> Call<S> {
         let work = async move {
             let (_place, _turn) = (place, turn);
             let lifecycle = self.lifecycle;
-            if !lifecycle.inner_knows(in_flight.session()) {
+            if !lifecycle.inner_knows(forwarded.session()) {
                 lifecycle.discard(&self.parts, self.body);
-                return Ok(terminate(&lifecycle, in_flight.session()).await);
+                return Ok(terminate(&lifecycle, forwarded.session()).await);
             }
             let request = Request::from_parts(self.parts, self.body);
             let mut response = self.inner.send(request).await?;
-            strip_to_own(&lifecycle, &mut response, &in_flight);
-            Ok(terminate_as_inner(&lifecycle, &in_flight, response).await)
+            strip_to_own(&lifecycle, &mut response, &forwarded);
+            Ok(terminate_as_inner(&lifecycle, &forwarded, response).await)
         };
         run_to_its_end(lifecycle, work).await
     }
@@ -334,6 +357,26 @@ async fn look_up(
             let is_anonymous = caller.principal.is_none();
             alive.registry.enter(found, is_anonymous)
         }
+        Ok(None) => Err(RejectionKind::Unknown),
+        Err(error) => {
+            tracing::warn!(session = %id.reference(), error = &error as &dyn std::error::Error, "could not look up a session");
+            Err(RejectionKind::StoreUnavailable)
+        }
+    }
+}
+
+/// As [`look_up`], but extends nothing: what the inner service has forgotten is not in use.
+async fn look_up_marked(
+    lifecycle: &Lifecycle,
+    id: &SessionId,
+    caller: &Owner,
+) -> Result<InFlight, RejectionKind> {
+    match lifecycle.store.load(id).await {
+        Ok(Some(found)) if found.session.owner() == caller => {
+            let is_anonymous = caller.principal.is_none();
+            lifecycle.alive.registry.enter(found, is_anonymous)
+        }
+        Ok(Some(_)) => look_up(lifecycle, id, caller).await,
         Ok(None) => Err(RejectionKind::Unknown),
         Err(error) => {
             tracing::warn!(session = %id.reference(), error = &error as &dyn std::error::Error, "could not look up a session");

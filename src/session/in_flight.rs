@@ -87,6 +87,7 @@ impl Drop for InFlight {
         if self.has_waited
             && before.uses() == 1
             && !before.has_ended()
+            && !before.is_marked()
             && self.tracker.needs_touch(&self.session)
             && self.session.state().ask_for_touch()
         {

@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use self::{doubts::Doubts, locals::Locals, record::Details};
+use self::{locals::Locals, record::Details};
 use crate::protocol::{SessionId, SessionRef};
 
 mod doubts;
@@ -26,15 +26,18 @@ mod state;
 mod stream;
 mod table;
 pub(crate) mod times;
+mod upstream;
 mod values;
 
 pub(crate) use self::{
+    doubts::{Doubts, Verdict},
     in_flight::{Counted, CutWaiter, InFlight, StreamKind, Tracker, Wake},
-    route::{Route, Upstream},
+    route::Route,
     state::{RegistryId, State},
     stream::{Stream, watch},
     table::Table,
     times::Times,
+    upstream::{Trial, Upstream},
 };
 pub use self::{
     owner::{Owner, Principal, Scope},
@@ -63,6 +66,8 @@ struct Node {
     claimed: OnceLock<Box<Owner>>,
     details: Details,
     reference: SessionRef,
+    /// With which credentials it was created on this node: their digest, zero if it was not.
+    birth: AtomicU64,
     attached: Mutex<Attached>,
 }
 
@@ -97,6 +102,7 @@ impl Session {
             owner: record.owner.clone(),
             claimed: OnceLock::new(),
             details: Details::of(record),
+            birth: AtomicU64::new(0),
             attached: Mutex::new(Attached {
                 values,
                 ..Attached::default()
@@ -184,6 +190,16 @@ impl Session {
         &self.0.times
     }
 
+    /// Notes that it was created on this node, with these credentials.
+    pub(crate) fn note_birth(&self, credentials: u64) {
+        self.0.birth.store(credentials, Relaxed);
+    }
+
+    /// Zero if it was not created on this node.
+    pub(crate) fn birth(&self) -> u64 {
+        self.0.birth.load(Relaxed)
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.0.state.now().has_ended()
     }
@@ -255,32 +271,6 @@ impl Session {
             return Arc::default();
         }
         Arc::clone(attached.more().doubts.get_or_insert_default())
-    }
-
-    fn add_stream(&self, stream: &Arc<Stream>) {
-        let mut attached = self.0.attached.lock();
-        let streams = &mut attached.more().streams;
-        stream.place.store(streams.len(), Relaxed);
-        streams.push(Arc::clone(stream));
-    }
-
-    /// Takes a stream off the list, if it is there: it is over.
-    fn remove_stream(&self, stream: &Arc<Stream>) {
-        let mut attached = self.0.attached.lock();
-        let Some(more) = &mut attached.more else {
-            return;
-        };
-        let place = stream.place.load(Relaxed);
-        let is_there = more
-            .streams
-            .get(place)
-            .is_some_and(|other| Arc::ptr_eq(other, stream));
-        let removed = is_there.then(|| more.streams.swap_remove(place));
-        if let Some(moved) = more.streams.get(place) {
-            moved.place.store(place, Relaxed);
-        }
-        drop(attached);
-        drop(removed);
     }
 
     /// Whether its last request came this way too.

@@ -1,59 +1,17 @@
 //! Where, and with which headers, an inner service last saw a session.
 
-use std::{
-    any::TypeId,
-    pin::Pin,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::sync::{Arc, Weak};
 
-use axum::{BoxError, body::Body};
+use axum::body::Body;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, Uri,
+    HeaderMap, HeaderValue, Method, Request, Uri,
     header::HOST,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use parking_lot::Mutex;
 
+use super::Upstream;
 use crate::protocol::{Era, PROTOCOL_VERSION, SESSION_ID, SessionId};
-
-/// The answer of an [`Upstream`], to come.
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
-
-/// An inner service, its type left behind: for what the layer sends by itself.
-pub(crate) struct Upstream {
-    /// An app may wrap the same service anew for each connection (axum does, under `Router::layer` over handlers), and
-    /// what differs in nothing but that is one place for all sessions.
-    pub(crate) kind: TypeId,
-    /// The digest of the route that it was put into last.
-    noted: AtomicU64,
-    call: Box<dyn Fn(Request<Body>) -> Answering + Send + Sync>,
-}
-
-impl Upstream {
-    pub(crate) fn new(
-        kind: TypeId,
-        call: impl Fn(Request<Body>) -> Answering + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            kind,
-            noted: AtomicU64::new(0),
-            call: Box::new(call),
-        }
-    }
-
-    /// Whether the route of this digest got to know it.
-    #[inline]
-    pub(crate) fn is_noted(&self, digest: u64) -> bool {
-        self.noted.load(Relaxed) == digest
-    }
-
-    pub(crate) fn call(&self, request: Request<Body>) -> Answering {
-        (self.call)(request)
-    }
-}
 
 /// All that a request of the layer's own needs to be understood: rmcp answers a DELETE without a `Host`, or with a
 /// revision that has no sessions, by refusing it.
@@ -93,7 +51,7 @@ impl Route {
     /// Its inner service is this one from now on.
     pub(crate) fn note_upstream(&self, upstream: &Arc<Upstream>) {
         *self.upstream.lock() = Arc::downgrade(upstream);
-        upstream.noted.store(self.digest, Relaxed);
+        upstream.note(self.digest);
     }
 
     /// The protocol version that a request there named.

@@ -39,7 +39,23 @@ impl Snapshot {
 
     /// Whether this registry serves the session, and it has not ended.
     pub(crate) fn is_served_by(self, registry: RegistryId) -> bool {
-        self.0 & !USES & !(TOUCH_ASKED | NOTIFIED | KEPT) == registry.0 << ID_AT && registry.0 != 0
+        self.0 & !USES & !ASIDE == registry.0 << ID_AT && registry.0 != 0
+    }
+
+    /// Whether this process's inner service has answered a request on it.
+    pub(crate) fn is_served(self) -> bool {
+        self.0 & SERVED != 0
+    }
+
+    /// Whether the inner service seems to have forgotten it.
+    pub(crate) fn is_marked(self) -> bool {
+        self.0 & MARKED != 0
+    }
+
+    /// Both at once.
+    #[inline]
+    pub(crate) fn is_served_and_unmarked(self) -> bool {
+        self.0 & (SERVED | MARKED) == SERVED
     }
 }
 
@@ -85,6 +101,26 @@ impl State {
         self.0.fetch_or(NOTIFIED, SeqCst) & NOTIFIED == 0
     }
 
+    /// Says that the inner service has answered a request on it, so that it cannot have forgotten it. Answers what was
+    /// before.
+    pub(crate) fn serve(&self) -> Snapshot {
+        let before = self.0.fetch_or(SERVED, SeqCst);
+        if before & MARKED != 0 {
+            self.0.fetch_and(!MARKED, SeqCst);
+        }
+        Snapshot(before)
+    }
+
+    /// Says that the inner service seems to have forgotten it. `false` if that was said before.
+    pub(crate) fn mark(&self) -> bool {
+        self.0.fetch_or(MARKED, SeqCst) & MARKED == 0
+    }
+
+    /// Takes back what [`mark`](Self::mark) said.
+    pub(crate) fn unmark(&self) {
+        self.0.fetch_and(!MARKED, SeqCst);
+    }
+
     /// Says that it is in a store's table. `false` if it was before.
     pub(crate) fn keep(&self) -> bool {
         self.0.fetch_or(KEPT, SeqCst) & KEPT == 0
@@ -101,6 +137,10 @@ const ENDED: u64 = 1 << 32;
 const TOUCH_ASKED: u64 = 1 << 33;
 const NOTIFIED: u64 = 1 << 34;
 const KEPT: u64 = 1 << 35;
+const SERVED: u64 = 1 << 36;
+const MARKED: u64 = 1 << 37;
+/// What is no matter of which registry serves it.
+const ASIDE: u64 = TOUCH_ASKED | NOTIFIED | KEPT | SERVED | MARKED;
 const ID_AT: u32 = 40;
 const ID_BITS: u32 = 64 - ID_AT;
 
@@ -116,6 +156,8 @@ mod tests {
         state.begin_use();
         state.keep();
         state.ask_for_touch();
+        state.serve();
+        state.mark();
         let now = state.now();
         assert!(now.is_served_by(registry) && !now.is_served_by(other));
         assert_eq!(now.uses(), 1);

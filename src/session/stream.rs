@@ -4,7 +4,10 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     task::{Context, Poll, Waker},
 };
@@ -52,6 +55,34 @@ fn enlist(stream: &Arc<Stream>, in_flight: &InFlight) -> Result<(), RejectionKin
         session.remove_stream(stream);
     }
     may
+}
+
+impl Session {
+    fn add_stream(&self, stream: &Arc<Stream>) {
+        let mut attached = self.0.attached.lock();
+        let streams = &mut attached.more().streams;
+        stream.place.store(streams.len(), Relaxed);
+        streams.push(Arc::clone(stream));
+    }
+
+    /// Takes a stream off the list, if it is there: it is over.
+    fn remove_stream(&self, stream: &Arc<Stream>) {
+        let mut attached = self.0.attached.lock();
+        let Some(more) = &mut attached.more else {
+            return;
+        };
+        let place = stream.place.load(Relaxed);
+        let is_there = more
+            .streams
+            .get(place)
+            .is_some_and(|other| Arc::ptr_eq(other, stream));
+        let removed = is_there.then(|| more.streams.swap_remove(place));
+        if let Some(moved) = more.streams.get(place) {
+            moved.place.store(place, Relaxed);
+        }
+        drop(attached);
+        drop(removed);
+    }
 }
 
 /// The part of a watched stream that whoever ends the session can reach.

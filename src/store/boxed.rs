@@ -90,6 +90,10 @@ impl SessionStore for BoxSessionStore {
         self.0.claim(id, owner, idle).await
     }
 
+    fn is_shared(&self) -> bool {
+        self.0.is_shared()
+    }
+
     fn directory(&self) -> Option<&dyn Directory> {
         self.0.directory()
     }
@@ -137,6 +141,7 @@ trait ObjectSafe: Send + Sync {
         owner: &'a Owner,
         idle: Duration,
     ) -> BoxFuture<'a, Result<Option<Found>, StoreError>>;
+    fn is_shared(&self) -> bool;
     fn directory(&self) -> Option<&dyn Directory>;
     fn feed(&self) -> Option<Feed>;
 }
@@ -203,6 +208,10 @@ impl<St: SessionStore> ObjectSafe for St {
         idle: Duration,
     ) -> BoxFuture<'a, Result<Option<Found>, StoreError>> {
         Box::pin(SessionStore::claim(self, id, owner, idle))
+    }
+
+    fn is_shared(&self) -> bool {
+        SessionStore::is_shared(self)
     }
 
     fn directory(&self) -> Option<&dyn Directory> {

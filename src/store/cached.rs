@@ -296,6 +296,10 @@ impl<S: SessionStore> SessionStore for CachedStore<S> {
         Ok(found)
     }
 
+    fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
     fn directory(&self) -> Option<&dyn Directory> {
         self.store.directory().map(|_| self as &dyn Directory)
     }

@@ -195,6 +195,10 @@ impl SessionStore for MemoryStore {
         Ok(self.0.claim(id, owner, idle))
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn directory(&self) -> Option<&dyn Directory> {
         Some(self)
     }

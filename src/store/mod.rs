@@ -261,6 +261,13 @@ pub trait SessionStore: Send + Sync + 'static {
         )))
     }
 
+    /// Whether another process may be serving sessions of this store.
+    ///
+    /// Provided: "for all I know".
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     /// What lists, counts and ends sessions by owner and reference.
     ///
     /// Provided: "none".
@@ -345,6 +352,10 @@ impl<St: SessionStore> SessionStore for Arc<St> {
         idle: Duration,
     ) -> impl Future<Output = Result<Option<Found>, StoreError>> + Send {
         (**self).claim(id, owner, idle)
+    }
+
+    fn is_shared(&self) -> bool {
+        (**self).is_shared()
     }
 
     fn directory(&self) -> Option<&dyn Directory> {

@@ -304,6 +304,10 @@ impl SessionStore for SqliteStore {
         claimed.await.map_err(failed("claim a session"))
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn directory(&self) -> Option<&dyn Directory> {
         Some(self)
     }

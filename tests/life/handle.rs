@@ -219,7 +219,6 @@ async fn new_sessions_and_ends_are_heard_once_with_their_reasons() {
             .with_idle_timeout(10 * MINUTE)
             .with_max_lifetime(HOUR)
             .with_max_sessions(NonZeroU64::MIN)
-            .with_inner_not_found_ending_sessions()
     });
     let sessions = node.layer.sessions();
     let mut heard = Heard::on(&sessions);
@@ -257,10 +256,9 @@ async fn new_sessions_and_ends_are_heard_once_with_their_reasons() {
     let next = node.initialize().await;
     assert_eq!(heard.end().await, (reference(&id), EndReason::Evicted));
 
-    assert_eq!(
-        node.send(scripted(post(&next), "forget")).await.status(),
-        404
-    );
+    *node.inner.unknown.lock() = Some(404);
+    node.inner.sessions.lock().clear();
+    assert_eq!(node.post(&next).await, 404);
     assert_eq!(heard.end().await, (reference(&next), EndReason::InnerGone));
 
     drop((node, sessions));

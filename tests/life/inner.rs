@@ -15,6 +15,7 @@ use std::{
 use axum::body::{Body, Bytes};
 use http::{HeaderMap, Method, Request, Response, StatusCode, request::Parts};
 use http_body::Frame;
+use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -23,9 +24,12 @@ use tokio::{
 };
 use tower::{service_fn, util::BoxCloneSyncService};
 
-use crate::support::{answers::RESULT, requests::with_header};
+use crate::support::{
+    answers::{RESULT, question_of, result_of},
+    requests::with_header,
+};
 
-/// What the inner service is to do with this request, in words: `wait` at the gate, `forget` the session, `refuse` the call,
+/// What the inner service is to do with this request, in words: `wait` at the gate, `refuse` the call,
 /// issue a `stray` id, answer with a `stream`, or with `status=` and three digits.
 pub(crate) fn scripted(request: Request<Body>, script: &str) -> Request<Body> {
     with_header(request, "x-script", script)
@@ -51,6 +55,10 @@ pub(crate) struct Inner {
     /// Lets those through that `wait`.
     pub(crate) gate: Semaphore,
     pub(crate) streams: Mutex<Vec<mpsc::UnboundedSender<Bytes>>>,
+    /// With which status it answers on sessions that it has not; if none, it serves them.
+    pub(crate) unknown: Mutex<Option<u16>>,
+    /// How often it was asked whether it knows a session.
+    pub(crate) asked: AtomicUsize,
 }
 
 impl Default for Inner {
@@ -66,6 +74,8 @@ impl Default for Inner {
             waiting: AtomicUsize::new(0),
             gate: Semaphore::new(0),
             streams: Mutex::default(),
+            unknown: Mutex::default(),
+            asked: AtomicUsize::new(0),
         }
     }
 }
@@ -96,7 +106,12 @@ impl Inner {
     }
 
     pub(crate) async fn serve(&self, request: Request<Body>) -> Response<Body> {
-        let (request, _) = request.into_parts();
+        let (request, body) = request.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes());
+        let question = question_of(&body.unwrap_or_default());
+        if question.is_some() {
+            self.asked.fetch_add(1, SeqCst);
+        }
         let header = |name| {
             let value = request.headers.get(name)?;
             Some(value.to_str().unwrap().to_owned())
@@ -104,6 +119,18 @@ impl Inner {
         let id = header("mcp-session-id");
         let script = header("x-script").unwrap_or_default();
         let mut response = Response::new(Body::empty());
+        let unknown = *self.unknown.lock();
+        if let (Some(id), Some(status)) = (&id, unknown)
+            && !self.sessions.lock().contains(id)
+        {
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            *response.body_mut() = Body::from("which session?");
+            return response;
+        }
+        if let Some(question) = question {
+            *response.body_mut() = Body::from(result_of(&question));
+            return response;
+        }
         if script.contains("wait") {
             self.waiting.fetch_add(1, SeqCst);
             self.gate.acquire().await.unwrap().forget();
@@ -118,10 +145,6 @@ impl Inner {
         }
         if request.method == Method::DELETE {
             return self.delete(id.unwrap(), request).await;
-        }
-        if script.contains("forget") {
-            *response.status_mut() = StatusCode::NOT_FOUND;
-            return response;
         }
         if script.contains("refuse") {
             *response.status_mut() = StatusCode::NOT_FOUND;

@@ -12,17 +12,15 @@ use axum::{
     routing,
 };
 use futures_util::FutureExt as _;
-use http::StatusCode;
-use mcp_session_layer::{MemoryStore, RejectionKind};
+use mcp_session_layer::MemoryStore;
 use tokio::time::sleep;
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::{
     inner::{Inner, scripted},
     node::Node,
-    reading::{read_to_end, stays_silent},
     support::{
-        answers::{id_of, kind_of},
+        answers::id_of,
         layer::{SessionLayer, layer},
         requests::{initialize, post, with_header},
         rmcp_server::rmcp_server,
@@ -260,37 +258,6 @@ async fn ids_handed_out_where_they_should_not_be_are_taken_back() {
     sleep(SECOND).await;
     assert!(node.inner.sessions.lock().is_empty());
     assert_eq!(node.inner.deletes.lock().len(), 4);
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_that_has_forgotten_a_session_is_a_404_and_by_choice_its_end() {
-    for ends in [false, true] {
-        let store = TestStore::default();
-        let node = Node::with(&store, |layer| match ends {
-            true => layer.with_inner_not_found_ending_sessions(),
-            false => layer,
-        });
-        let id = node.initialize().await;
-        let about_request = node.send(scripted(post(&id), "refuse")).await;
-        assert_eq!(about_request.status(), StatusCode::NOT_FOUND);
-        assert_eq!(kind_of(&about_request), None, "the inner service's own");
-        assert!(store.peek(&id).await.is_some());
-
-        let stream = node.open(&id).await;
-        let gone = node.send(scripted(post(&id), "forget")).await;
-        assert_eq!(gone.status(), 404);
-        assert_eq!(kind_of(&gone), Some(RejectionKind::InnerGone));
-        let (_, body) = read_to_end(gone.into_body()).await;
-        assert!(body.starts_with(br#"{"jsonrpc":"2.0","error":{"code":-32001"#));
-        assert_eq!(store.peek(&id).await.is_none(), ends);
-        assert_eq!(stream_ended(stream).await, ends);
-        sleep(SECOND).await;
-        assert!(node.inner.deleted().is_empty(), "it knows");
-    }
-}
-
-async fn stream_ended(mut stream: axum::body::Body) -> bool {
-    !stays_silent(&mut stream, SECOND).await
 }
 
 /// rmcp itself, which checks `Host`, issues ids and keeps its sessions for ever when told so.

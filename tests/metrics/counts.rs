@@ -6,7 +6,7 @@ use mcp_session_layer::{CachedStore, MemoryStore, Principal};
 use tokio::time::sleep;
 
 use crate::{
-    app, layer,
+    app, forgetful, layer,
     numbers::{self, alone},
     support::{
         answers::{id_of, send},
@@ -85,9 +85,9 @@ fn an_expired_session_counts_by_its_reason_and_the_version_that_it_asked_for() {
 #[test]
 fn a_session_that_the_inner_service_lost_ends_with_an_error() {
     alone(async |changes| {
-        let layer = layer(MemoryStore::new()).with_inner_not_found_ending_sessions();
-        let app = app(&layer);
+        let app = forgetful(&layer(MemoryStore::new()));
         let id = send(&app, initialize()).await.id();
+        assert_eq!(send(&app, post(&id)).await.status, 200);
         assert_eq!(send(&app, on(&id, "PUT")).await.status, 404);
         assert_eq!(changes.of(ENDED, &[("reason", "inner_gone")]), 1.0);
         let error = ("error_type", "inner_gone");

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tower::ServiceExt as _;
 
 use crate::{
-    app, example, layer,
+    app, example, forgetful, layer,
     numbers::{self, alone},
     support::{
         answers::send,
@@ -71,8 +71,7 @@ fn the_example_hands_out_the_text() {
 
 /// Each thing that is counted happens once at least.
 async fn something_of_everything() {
-    let layer = layer(MemoryStore::new()).with_inner_not_found_ending_sessions();
-    let on_memory = app(&layer);
+    let on_memory = forgetful(&layer(MemoryStore::new()));
     for end in [delete, |id: &str| on(id, "PUT")] {
         let id = send(&on_memory, initialize()).await.id();
         let stream = on_memory.clone().oneshot(get(&id)).await.unwrap();
@@ -81,7 +80,7 @@ async fn something_of_everything() {
         drop(stream);
     }
     let store = TestStore::default().remote();
-    let cached = app(&crate::layer(CachedStore::new(store.clone(), SECOND)));
+    let cached = app(&layer(CachedStore::new(store.clone(), SECOND)));
     let id = send(&cached, initialize()).await.id();
     send(&cached, post(&id)).await;
     sleep(2 * SECOND).await;

@@ -3,12 +3,18 @@
 
 #![cfg(feature = "metrics")]
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
 use axum::body::Body;
 use http::{Method, Request, Response, StatusCode};
-use mcp_session_layer::{McpSessionLayer, SessionStore};
+use http_body_util::BodyExt as _;
+use mcp_session_layer::{McpSessionLayer, SessionId, SessionStore};
 use tower::{Layer as _, service_fn, util::BoxCloneSyncService};
 
-use self::support::answers::RESULT;
+use self::support::answers::{RESULT, question_of, result_of};
 
 mod counts;
 mod dashboard;
@@ -25,20 +31,42 @@ type App = BoxCloneSyncService<Request<Body>, Response<Body>, std::convert::Infa
 /// A service that issues no ids, with a layer around it. A GET is answered with a stream that does not end, a PUT as if the
 /// session were unknown.
 fn app(layer: &McpSessionLayer) -> App {
-    let inner = service_fn(async |request: Request<Body>| {
-        let mut response = Response::new(Body::from(RESULT));
-        let mut content_type = "application/json";
-        if request.method() == Method::GET {
-            content_type = "text/event-stream";
-            *response.body_mut() =
-                Body::from_stream(tokio_stream::pending::<Result<&str, axum::BoxError>>());
-        } else if request.method() == Method::PUT {
-            *response.status_mut() = StatusCode::NOT_FOUND;
-            *response.body_mut() = Body::empty();
+    serve(layer, false)
+}
+
+/// As [`app`], but it issues ids, and has forgotten all sessions from the first PUT on.
+fn forgetful(layer: &McpSessionLayer) -> App {
+    serve(layer, true)
+}
+
+fn serve(layer: &McpSessionLayer, issues: bool) -> App {
+    let has_forgotten = Arc::new(AtomicBool::new(false));
+    let inner = service_fn(move |request: Request<Body>| {
+        let has_forgotten = Arc::clone(&has_forgotten);
+        async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.unwrap_or_default().to_bytes();
+            let mut response = Response::new(Body::from(RESULT));
+            let mut content_type = "application/json";
+            if head.method == Method::GET {
+                content_type = "text/event-stream";
+                *response.body_mut() =
+                    Body::from_stream(tokio_stream::pending::<Result<&str, axum::BoxError>>());
+            } else if head.method == Method::PUT || has_forgotten.load(SeqCst) {
+                has_forgotten.store(issues, SeqCst);
+                *response.status_mut() = StatusCode::NOT_FOUND;
+                *response.body_mut() = Body::empty();
+            } else if let Some(question) = question_of(&body) {
+                *response.body_mut() = Body::from(result_of(&question));
+            }
+            let headers = response.headers_mut();
+            headers.insert("content-type", content_type.parse().unwrap());
+            if issues && !head.headers.contains_key("mcp-session-id") {
+                let id = SessionId::issue().to_header();
+                headers.insert("mcp-session-id", id);
+            }
+            Ok(response)
         }
-        let content_type = content_type.parse().unwrap();
-        response.headers_mut().insert("content-type", content_type);
-        Ok(response)
     });
     BoxCloneSyncService::new(layer.layer(inner))
 }

@@ -15,11 +15,12 @@ use tokio::time::sleep;
 use tower::Layer as _;
 
 use crate::{
-    inner::{Inner, json, plain},
+    inner::{Inner, json, plain, with_ids},
     setup::{create, guard, over, plant, remote_store},
     support::{
         answers::{RESULT, send},
-        requests::{on, post},
+        layer::user_header,
+        requests::{as_user, on, post},
         sessions::{is_live, owner, session_id},
         store::{AWAY, Fault},
         time::set_off,
@@ -46,22 +47,45 @@ async fn a_session_ends_when_the_inner_service_agrees() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_the_inner_service_does_not_know_ends_too() {
-    for answer in [
-        || plain(404, "which?"),
-        || {
-            json(
-                404,
-                r#"{"jsonrpc":"2.0","id":7,"error":{"code":1,"message":""}}"#,
-            )
-        },
+    for (status, body) in [
+        (404, "which?"),
+        (
+            400,
+            r#"{"jsonrpc":"2.0","id":7,"error":{"code":1,"message":""}}"#,
+        ),
+        (500, ""),
     ] {
-        let inner = Inner::new(move |_| answer());
+        let inner = Inner::new(move |call| match call.method.as_str() {
+            "DELETE" => json(status, body),
+            _ => with_ids(json(200, RESULT), &["live"]),
+        })
+        .questioned(|_| plain(404, ""));
         let (store, service) = guard(&inner);
-        plant(&store, "live", owner(None), Issuer::Inner).await;
-        let answer = send(&service, on("live", "DELETE")).await;
+        let id = create(&service, &inner).await;
+        let answer = send(&service, on(&id, "DELETE")).await;
         answer.assert_not_found(RejectionKind::InnerGone);
-        assert!(!is_live(&store, "live").await);
+        assert!(!is_live(&store, &id).await);
+        assert_eq!(inner.questions().await.len(), 1);
+        assert_eq!(inner.calls().len(), 1);
+        assert!(inner.told().await.is_empty(), "it has nothing to end");
+
+        // A stranger's word is no reason.
+        plant(&store, "other", owner(None), Issuer::Inner).await;
+        let answer = send(&service, on("other", "DELETE")).await;
+        answer.assert_not_found(RejectionKind::InnerGone);
+        assert!(is_live(&store, "other").await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_lives_behind_another_node_is_ended_by_its_principal() {
+    let inner = Inner::new(|_| plain(404, "")).questioned(|_| plain(404, ""));
+    let store = MemoryStore::new();
+    let service = over(&store).with_principal(user_header).layer(inner);
+    plant(&store, "live", owner(Some("alice")), Issuer::Inner).await;
+    let answer = send(&service, as_user(on("live", "DELETE"), "alice")).await;
+    assert_eq!((answer.status, &*answer.body), (204, ""));
+    assert!(!is_live(&store, "live").await);
 }
 
 #[tokio::test(start_paused = true)]

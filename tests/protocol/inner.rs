@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tower::Service;
 
 use crate::support::{
-    answers::{RESULT, lines},
+    answers::{RESULT, lines, question_of, result_of},
     time::settled,
 };
 
@@ -26,7 +26,10 @@ use crate::support::{
 pub(crate) struct Inner {
     calls: Arc<Mutex<Vec<Call>>>,
     tells: Arc<Mutex<Vec<Call>>>,
+    questions: Arc<Mutex<Vec<Call>>>,
     answer: Arc<AnswerTo>,
+    /// What it answers when it is asked whether it knows a session, if it does not know all.
+    answer_question: Option<Arc<AnswerTo>>,
 }
 
 type AnswerTo = dyn Fn(&Call) -> BoxFuture<'static, Response<Body>> + Send + Sync;
@@ -52,8 +55,38 @@ impl Inner {
         Self {
             calls: Arc::default(),
             tells: Arc::default(),
+            questions: Arc::default(),
             answer: Arc::new(answer),
+            answer_question: None,
         }
+    }
+
+    /// Answers like this when it is asked whether it knows a session.
+    pub(crate) fn questioned(
+        self,
+        answer: impl Fn(&Call) -> Response<Body> + Send + Sync + 'static,
+    ) -> Self {
+        let answer = move |call: &Call| -> BoxFuture<'static, Response<Body>> {
+            Box::pin(std::future::ready(answer(call)))
+        };
+        Self {
+            answer_question: Some(Arc::new(answer)),
+            ..self
+        }
+    }
+
+    /// Answers as it answers everything when it is asked whether it knows a session.
+    pub(crate) fn questioned_as_others(self) -> Self {
+        Self {
+            answer_question: Some(Arc::clone(&self.answer)),
+            ..self
+        }
+    }
+
+    /// The questions that have reached the service since this was asked last.
+    pub(crate) async fn questions(&self) -> Vec<Call> {
+        settled().await;
+        std::mem::take(&mut self.questions.lock())
     }
 
     /// Answers everything with a JSON-RPC result and no session id.
@@ -115,6 +148,13 @@ impl Service<Request<Body>> for Inner {
                 body: body.unwrap_or_default(),
                 session: parts.extensions.get().cloned(),
             };
+            if let Some(id) = question_of(&call.body) {
+                inner.questions.lock().push(call.clone());
+                return Ok(match &inner.answer_question {
+                    Some(answer) => answer(&call).await,
+                    None => json(200, &result_of(&id)),
+                });
+            }
             // Every client here sends this header; the layer has no reason to.
             let log = match call.headers.contains_key(ACCEPT) {
                 true => &inner.calls,

@@ -11,6 +11,7 @@ mod bodies;
 mod claims;
 mod create;
 mod delete;
+mod forgotten;
 mod ids;
 mod inputs;
 mod lifetimes;

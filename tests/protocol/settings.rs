@@ -6,12 +6,12 @@ use mcp_session_layer::{Issuer, MemoryStore, RejectionKind};
 use tower::Layer as _;
 
 use crate::{
-    inner::{Inner, json, plain},
+    inner::Inner,
     setup::{over, plant},
     support::{
         answers::send,
-        requests::{PING, on, request},
-        sessions::{is_live, owner},
+        requests::{PING, request},
+        sessions::owner,
     },
 };
 
@@ -68,53 +68,4 @@ async fn a_legacy_only_service_hears_of_no_other_revision() {
     let preflight = of("OPTIONS", "2026-07-28", "");
     assert_eq!(send(&service, preflight).await.status, 200);
     assert_eq!(inner.calls().len(), 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_inner_404_is_the_sessions_unless_it_answers_the_request() {
-    let answering =
-        r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32601,"message":"no such method"}}"#;
-    let anonymous = r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"gone"}}"#;
-    let null = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"gone"}}"#;
-    for ends in [false, true] {
-        for (content, body, is_about_request) in [
-            ("json", answering, true),
-            ("json", anonymous, false),
-            ("json", null, false),
-            ("json", "", false),
-            ("plain", answering, false),
-            ("plain", "Not Found", false),
-        ] {
-            let inner = Inner::new(move |_| match content {
-                "json" => json(404, body),
-                _ => plain(404, body),
-            });
-            let store = MemoryStore::new();
-            let mut layer = over(&store);
-            if ends {
-                layer = layer.with_inner_not_found_ending_sessions();
-            }
-            let service = layer.layer(inner.clone());
-            plant(&store, "live", owner(None), Issuer::Inner).await;
-            for method in ["POST", "GET"] {
-                let answer = send(&service, on("live", method)).await;
-                if is_about_request {
-                    assert_eq!((answer.status, &*answer.body), (404, answering));
-                    assert_eq!(answer.kind(), None);
-                    assert_eq!(answer.header("content-type"), Some("application/json"));
-                } else if !ends || method == "POST" {
-                    answer.assert_not_found(RejectionKind::InnerGone);
-                } else {
-                    answer.assert_not_found(RejectionKind::Unknown);
-                }
-            }
-            let expected = is_about_request || !ends;
-            assert_eq!(
-                is_live(&store, "live").await,
-                expected,
-                "{content} {body:?}"
-            );
-            assert!(inner.told().await.is_empty(), "it knows already");
-        }
-    }
 }

@@ -3,6 +3,7 @@
 #![cfg(feature = "sqlite")]
 
 mod file;
+mod forgotten;
 mod outages;
 mod rows;
 #[path = "../sql/mod.rs"]

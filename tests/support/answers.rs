@@ -14,6 +14,18 @@ pub(crate) const NOT_FOUND: &str =
 pub(crate) const UNAVAILABLE: &str = "Service temporarily unavailable";
 pub(crate) const NO_SESSION: &str = "Mcp-Session-Id header is required";
 
+/// The id of a `ping` of the layer's own: it asks whether a session is known. Clients' requests here have numbers.
+pub(crate) fn question_of(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let id = body["id"].as_str().filter(|_| body["method"] == "ping")?;
+    Some(id.to_owned())
+}
+
+/// The result of a request with this id.
+pub(crate) fn result_of(id: &str) -> String {
+    RESULT.replace("\"id\":1", &format!("\"id\":{id:?}"))
+}
+
 /// An answer, read to its end.
 pub(crate) struct Answer {
     pub(crate) status: u16,

@@ -249,6 +249,10 @@ impl SessionStore for TestStore {
         self.verb("claim", effect).await
     }
 
+    fn is_shared(&self) -> bool {
+        self.is_remote
+    }
+
     fn directory(&self) -> Option<&dyn Directory> {
         self.memory.directory()
     }

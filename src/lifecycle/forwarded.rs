@@ -1,0 +1,119 @@
+//! A request on a live session, from before the inner service sees it until its answer.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use super::{Lifecycle, question};
+use crate::{
+    protocol::{Credentials, SESSION_ID},
+    session::{InFlight, Route, Session, StreamKind, Upstream},
+};
+
+/// What the answer to a request on a session is judged by.
+pub(crate) struct Forwarded {
+    pub(super) in_flight: InFlight,
+    pub(super) kind: StreamKind,
+    pub(super) credentials: Credentials,
+    /// Where it went, if that is not where the inner service served the session last.
+    unserved: Option<Arc<Route>>,
+}
+
+impl Forwarded {
+    /// Prepares a request for the inner service. `digest` names its route. `credentials` are what its head has said of them,
+    /// if that was all.
+    #[inline]
+    pub(crate) fn prepare(
+        lifecycle: &Lifecycle,
+        in_flight: InFlight,
+        parts: &mut Parts,
+        digest: u64,
+        credentials: Option<Credentials>,
+        upstream: &Arc<Upstream>,
+    ) -> Self {
+        let session = in_flight.session();
+        if !lifecycle.inner_knows(session) {
+            parts.headers.remove(&SESSION_ID);
+        }
+        let mut unserved = None;
+        if !session.is_routed(digest) || !upstream.is_noted(digest) {
+            unserved = other_route(lifecycle, session, parts, digest, upstream);
+        }
+        let credentials = match credentials {
+            Some(credentials) => credentials,
+            None => lifecycle.settings.credentials_of(parts),
+        };
+        parts.extensions.insert(session.clone());
+        Self {
+            kind: StreamKind::of(&parts.method),
+            in_flight,
+            credentials,
+            unserved,
+        }
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        self.in_flight.session()
+    }
+
+    /// It was not answered at once.
+    pub(crate) fn waited(&mut self) {
+        self.in_flight.waited();
+    }
+
+    /// Where it went.
+    pub(super) fn route(&self) -> Option<Arc<Route>> {
+        self.unserved.clone().or_else(|| self.session().route())
+    }
+
+    /// The inner service has served it, so it knows the session, and it did so there.
+    #[inline]
+    pub(super) fn served(&mut self, lifecycle: &Arc<Lifecycle>) {
+        if let Some(route) = self.unserved.take() {
+            self.session().note_route(route);
+        }
+        let state = self.session().state();
+        if !state.now().is_served_and_unmarked() {
+            self.served_anew(lifecycle);
+        }
+    }
+
+    /// For the first time on this node, or after it seemed to be forgotten.
+    #[cold]
+    fn served_anew(&mut self, lifecycle: &Arc<Lifecycle>) {
+        let session = self.session().clone();
+        let before = session.state().serve();
+        if before.is_marked() {
+            lifecycle.alive.marked.remove(&session);
+            session.doubts().forget_verdict();
+        }
+        if !before.is_served() {
+            let credentials = std::mem::take(&mut self.credentials);
+            question::try_out(lifecycle, session, credentials);
+        }
+    }
+}
+
+/// A route that is not the session's. The first one on this node is the session's at once: whoever ends the session must
+/// know where to tell the inner service.
+#[cold]
+fn other_route(
+    lifecycle: &Lifecycle,
+    session: &Session,
+    parts: &Parts,
+    digest: u64,
+    upstream: &Arc<Upstream>,
+) -> Option<Arc<Route>> {
+    let routes = &lifecycle.alive.registry.routes;
+    let route = routes.get(digest, &parts.uri, &parts.headers, upstream);
+    if session.is_routed(digest) {
+        return None;
+    }
+    if session.route().is_some() {
+        return Some(route);
+    }
+    if session.note_route(route) {
+        lifecycle.notify_inner(session);
+    }
+    None
+}

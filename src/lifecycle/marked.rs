@@ -1,0 +1,103 @@
+//! Sessions that the inner service seems to have forgotten, where that is no reason to end them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use parking_lot::Mutex;
+
+use crate::{protocol::SessionId, session::Session};
+
+/// Those of this node. A request on one of them does not extend it, and where there is no room they are the first to go.
+#[derive(Default)]
+pub(crate) struct Marked {
+    number: AtomicUsize,
+    list: Mutex<List>,
+}
+
+/// Live sessions only, so their number has a bound.
+#[derive(Default)]
+struct List {
+    by_age: BTreeMap<u64, Mark>,
+    ages: HashMap<SessionId, u64, foldhash::fast::RandomState>,
+    next: u64,
+}
+
+/// A session that is marked.
+#[derive(Clone)]
+pub(super) struct Mark {
+    pub(super) session: Session,
+    /// No stranger can have brought this about while its owner uses it.
+    pub(super) is_credible: bool,
+}
+
+impl Marked {
+    #[inline]
+    pub(crate) fn contains(&self, id: &SessionId) -> bool {
+        !self.is_empty() && self.has(id)
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.number.load(SeqCst) == 0
+    }
+
+    #[cold]
+    fn has(&self, id: &SessionId) -> bool {
+        self.list.lock().ages.contains_key(id)
+    }
+
+    pub(super) fn add(&self, session: &Session, is_credible: bool) {
+        let mut list = self.list.lock();
+        session.state().mark();
+        match list.ages.get(session.id()).copied() {
+            Some(age) => {
+                if let Some(mark) = list.by_age.get_mut(&age) {
+                    mark.is_credible |= is_credible;
+                }
+            }
+            None => list.add(session, is_credible),
+        }
+        self.number.store(list.ages.len(), SeqCst);
+        drop(list);
+        // Whoever ends it from here on finds it here.
+        if session.has_ended() {
+            self.remove(session);
+        }
+    }
+
+    /// It has been served, or has ended.
+    pub(super) fn remove(&self, session: &Session) {
+        let mut list = self.list.lock();
+        session.state().unmark();
+        let age = list.ages.remove(session.id());
+        let mark = age.and_then(|age| list.by_age.remove(&age));
+        self.number.store(list.ages.len(), SeqCst);
+        drop(list);
+        drop(mark);
+    }
+
+    /// Some of those that were marked first.
+    pub(super) fn oldest(&self, which: impl Fn(&Session) -> bool) -> Vec<Mark> {
+        let list = self.list.lock();
+        let picked = list.by_age.values().filter(|mark| which(&mark.session));
+        picked.take(LOOKS).cloned().collect()
+    }
+}
+
+impl List {
+    fn add(&mut self, session: &Session, is_credible: bool) {
+        let session = session.clone();
+        self.next += 1;
+        self.ages.insert(session.id().clone(), self.next);
+        let mark = Mark {
+            session,
+            is_credible,
+        };
+        self.by_age.insert(self.next, mark);
+    }
+}
+
+/// How many are looked at to make room for one session.
+const LOOKS: usize = 16;
