@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use http::StatusCode;
 use parking_lot::RwLock;
 use rmcp::transport::streamable_http_server::SessionId as RmcpId;
 use tokio::sync::watch;
 
-use super::{
-    events::{EventKey, Tagger},
-    restore::Outcome,
-};
-use crate::protocol::SessionId;
+use super::events::{EventKey, Tagger};
+use crate::protocol::{RejectionKind, SessionId};
 
 pub(super) struct Places {
     places: RwLock<HashMap<RmcpId, Place, foldhash::fast::RandomState>>,
@@ -25,6 +23,22 @@ pub(super) enum Place {
     Here(Arc<Tagger>),
     /// Somebody restores it. The outcome comes.
     Restoring(watch::Receiver<Option<Outcome>>),
+}
+
+/// What became of restoring a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Restored,
+    /// The request is not one that rmcp serves. Another one of the session may be.
+    Refused,
+    /// The client is told this.
+    Rejected(RejectionKind),
+    /// The service could not take it up again.
+    Failed(StatusCode),
+}
+
+impl Outcome {
+    pub(super) const BROKEN: Self = Self::Failed(StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 /// What a request finds that may restore its session.

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    places::{Arrival, Place, Turn},
+    places::{Arrival, Outcome, Place, Turn},
     service::Shared,
     store::{cannot_restore, state_of},
 };
@@ -32,22 +32,6 @@ use crate::{
     protocol::{LAST_EVENT_ID, Rejection, RejectionKind},
     session::Session,
 };
-
-/// What became of restoring a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Restored,
-    /// The request is not one that rmcp serves. Another one of the session may be.
-    Refused,
-    /// The client is told this.
-    Rejected(RejectionKind),
-    /// The service could not take it up again.
-    Failed(StatusCode),
-}
-
-impl Outcome {
-    pub(super) const BROKEN: Self = Self::Failed(StatusCode::INTERNAL_SERVER_ERROR);
-}
 
 impl<S: ServerHandler, M: SessionManager> Shared<S, M> {
     /// Sees to it that rmcp holds the session of a request. Of requests that arrive at once the first has it restored, and

@@ -94,7 +94,12 @@ impl<S: Inner> Call<S> {
         if let Ok(Some(message)) = &message {
             match message.claimed_version() {
                 Some(version) if rules.revisions == Revisions::LegacyOnly => {
-                    let rejection = Rejection::unsupported_version(version, supported);
+                    // To say that a version is not supported, and then to name it among those that are, would leave a
+                    // client that tries it next (rmcp does) without any. In its own terms it lacks a session.
+                    let rejection = match supported.contains(&version) {
+                        true => Rejection::new(RejectionKind::MissingSession),
+                        false => Rejection::unsupported_version(version, supported),
+                    };
                     return Next::Refuse(rejection.with_id_of(Some(message)));
                 }
                 Some(_) => return Next::Pass,

@@ -1,4 +1,6 @@
 //! A store's answers, kept for a while in this process's memory.
+//!
+//! Long because the trait has many verbs, and each is a few lines here.
 
 use std::{
     fmt,

@@ -1,4 +1,6 @@
 //! Sessions in Redis or Valkey: each verb is one call of one script, on keys of one hash tag.
+//!
+//! Long because the trait has many verbs, and each is a few lines here.
 
 use std::{
     collections::HashMap,

@@ -47,6 +47,15 @@ async fn gateway(servers: &[(&str, SocketAddr)], flags: &[&str]) -> Gateway {
     Gateway::start(&[&upstreams, flags].concat()).await
 }
 
+/// How many sessions were opened on this server.
+fn births(server: &Server) -> usize {
+    let seen = server.seen();
+    let of_none = seen
+        .iter()
+        .filter(|head| !head.headers.contains_key("mcp-session-id"));
+    of_none.count()
+}
+
 /// How many requests of a session this server has seen, by method.
 fn asked(server: &Server, id: &str, method: Method) -> usize {
     let seen = server.seen();
@@ -72,7 +81,6 @@ async fn a_session_stays_where_it_was_created_whichever_gateway_is_asked() {
         ids.push(first.open().await);
         ids.push(second.open().await);
     }
-    let births = |server: &Server| server.seen().len();
     assert_eq!((births(&a), births(&b)), (4, 2), "in turn, on each gateway");
     let (mut on_a, mut on_b) = (0, 0);
     for id in &ids {
@@ -80,8 +88,9 @@ async fn a_session_stays_where_it_was_created_whichever_gateway_is_asked() {
             assert_eq!(gateway.status(post(id)).await, 200);
         }
         match (asked(&a, id, Method::POST), asked(&b, id, Method::POST)) {
-            (3, 0) => on_a += 1,
-            (0, 3) => on_b += 1,
+            // The layer may have asked once by itself.
+            (3 | 4, 0) => on_a += 1,
+            (0, 3 | 4) => on_b += 1,
             torn => panic!("{torn:?}"),
         }
     }
@@ -93,7 +102,7 @@ async fn a_new_session_goes_where_the_load_is_least() {
     let ((a, at_a), (b, at_b)) = (Server::start().await, Server::start().await);
     let gateway = gateway(&[("a", at_a), ("b", at_b)], &[]).await;
     let id = gateway.open().await;
-    let (busy, free) = match a.seen().len() {
+    let (busy, free) = match births(&a) {
         1 => (&a, &b),
         _ => (&b, &a),
     };
@@ -101,12 +110,12 @@ async fn a_new_session_goes_where_the_load_is_least() {
     for _ in 0..3 {
         gateway.open().await;
     }
-    assert_eq!((busy.seen().len(), free.seen().len()), (3, 3));
+    assert_eq!((births(busy), births(free)), (1, 3));
     drop(streams);
     busy.hung_up().await;
     busy.hung_up().await;
     gateway.open().await;
-    assert_eq!(busy.seen().len(), 4, "in turn again");
+    assert_eq!(births(busy), 2, "in turn again");
 }
 
 #[tokio::test]
@@ -118,7 +127,7 @@ async fn a_new_session_goes_to_one_that_answers() {
         let id = gateway.open().await;
         assert_eq!(gateway.status(post(&id)).await, 200);
     }
-    assert_eq!(server.seen().len(), 6);
+    assert_eq!(births(&server), 3);
 }
 
 #[tokio::test]

@@ -103,7 +103,8 @@ async fn there_is_room_for_so_many_sessions_and_no_more() {
     let inner = Inner::silent();
     let store = MemoryStore::new();
     let two = NonZeroU64::new(2).unwrap();
-    let service = over(&store).with_max_sessions(two).layer(inner.clone());
+    let layer = over(&store).with_max_sessions(two).without_eviction();
+    let service = layer.layer(inner.clone());
     let first = create(&service, &inner).await;
     create(&service, &inner).await;
     for _ in 0..3 {

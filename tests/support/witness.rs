@@ -42,7 +42,10 @@ impl Witness {
             .route("/mcp/{*rest}", routing::any(serve.clone()))
             .nest("/docs", Router::new().route("/mcp", routing::any(serve)))
             .fallback(async || "elsewhere");
-        let layer = layer(witness.store.clone()).with_paths(["/mcp", "/docs/mcp"]);
+        let layer = layer(witness.store.clone())
+            .with_paths(["/mcp", "/docs/mcp"])
+            // What the layer asks by itself is not what is looked for here.
+            .with_forgotten_statuses([]);
         (witness, app.layer(layer))
     }
 

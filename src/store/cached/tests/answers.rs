@@ -156,13 +156,14 @@ async fn what_is_evicted_for_a_new_session_is_forgotten() {
         },
         ..terms()
     };
-    let mine = session();
+    let mine = session_of(&owner(None));
     cached.create(&mine, &terms).await.unwrap();
     assert!(is_live(&cached, &mine).await);
     advance(STALENESS).await;
     let evicted = Some(*mine.reference());
     let left = Some(0);
-    let created = cached.create(&session(), &terms).await.unwrap();
+    let newcomer = session_of(&owner(None));
+    let created = cached.create(&newcomer, &terms).await.unwrap();
     assert_eq!(created, Created::New { left, evicted });
     assert_eq!(cached.cache.entries.len().0, 1, "one came, one went");
 }
