@@ -88,9 +88,9 @@ async fn a_session_stays_where_it_was_created_whichever_gateway_is_asked() {
             assert_eq!(gateway.status(post(id)).await, 200);
         }
         match (asked(&a, id, Method::POST), asked(&b, id, Method::POST)) {
-            // The layer may have asked once by itself.
-            (3 | 4, 0) => on_a += 1,
-            (0, 3 | 4) => on_b += 1,
+            // What the layer asks by itself goes there too.
+            (3.., 0) => on_a += 1,
+            (0, 3..) => on_b += 1,
             torn => panic!("{torn:?}"),
         }
     }
