@@ -29,6 +29,7 @@ mod login;
 #[path = "../../examples/plain_axum.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod plain_axum;
+mod puppet;
 #[path = "../../examples/quickstart.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod quickstart;

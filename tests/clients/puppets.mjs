@@ -23,6 +23,11 @@ export function start(command, args, options) {
   return child;
 }
 
+function puppet(kind) {
+  if (kind === "rmcp") return [process.env.RMCP_CLIENT, "puppet::puppet", "--exact", "--ignored", "--nocapture"];
+  return kind.startsWith("ts") ? ["node", `${kind}.mjs`, "puppet"] : [`.venv/${kind}/bin/python`, `${kind}.py`, "puppet"];
+}
+
 /// A process that holds connected clients of one kind, and does what it is told.
 export class Puppet {
   #orders = [];
@@ -30,10 +35,11 @@ export class Puppet {
   #connecting = Promise.resolve();
 
   constructor(kind) {
-    const [command, script] = kind.startsWith("ts") ? ["node", `${kind}.mjs`] : [`.venv/${kind}/bin/python`, `${kind}.py`];
+    const [command, ...args] = puppet(kind);
     this.kind = kind;
-    this.child = start(command, [script, "puppet"], { cwd: HERE, stdio: ["pipe", "pipe", "ignore"] });
+    this.child = start(command, args, { cwd: HERE, stdio: ["pipe", "pipe", "ignore"] });
     createInterface({ input: this.child.stdout }).on("line", (line) => {
+      if (!line.startsWith("{")) return;
       const { order, result, error } = JSON.parse(line);
       const { resolve, reject } = this.#orders[order];
       error === undefined ? resolve(result) : reject(new Error(error));

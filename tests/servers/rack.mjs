@@ -12,8 +12,8 @@ const tools = {
 };
 const listed = Object.keys(tools).map((name) => ({ name, inputSchema: { type: "object" } }));
 const methods = {
-  initialize: ({ protocolVersion }) => ({
-    protocolVersion,
+  initialize: () => ({
+    protocolVersion: "2025-11-25",
     capabilities: { tools: {} },
     serverInfo: { name: "rack", version: "1" },
   }),
@@ -40,6 +40,8 @@ createServer(async (request, response) => {
   }
   if (call === undefined || !method) return answer(202);
   if (!methods[method]) return answer(200, { error: { code: -32601, message: "Method not found" }, id: call });
+  if (method === "tools/call" && !tools[params.name])
+    return answer(200, { error: { code: -32602, message: "Unknown tool" }, id: call });
   const headers = id ? {} : { "mcp-session-id": randomUUID() };
   if (!id) sessions.add(headers["mcp-session-id"]);
   answer(200, { result: await methods[method](params), id: call }, headers);

@@ -24,7 +24,7 @@ export const SERVERS = {
   "Python SDK 1.30.0": { command: [PYTHON("mcp1"), "python.py"] },
   "Python SDK 2.3.0": { command: [PYTHON("mcp2"), "python.py"] },
   "FastMCP 4.2.3": { command: [`${HERE}/.venv/bin/python`, "standalone.py"] },
-  "rmcp 3.9.0": { command: [`${EXAMPLES}/server`], flags: (port) => ["--store=memory", `--port=${port}`] },
+  "rmcp 3.11.0": { command: [`${EXAMPLES}/server`], flags: (port) => ["--store=memory", `--port=${port}`] },
   "as Ruby's SDK": { command: ["node", "rack.mjs"] },
 };
 
