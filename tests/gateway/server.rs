@@ -3,7 +3,7 @@
 use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Json, Router,
     body::{Body, Bytes},
     extract::{Request, State},
     http::{HeaderMap, Method, StatusCode},
@@ -14,6 +14,7 @@ use futures_util::StreamExt as _;
 use http::request::Parts;
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc},
@@ -22,7 +23,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::{rig::PATIENCE, support::answers::RESULT};
+use super::rig::PATIENCE;
 
 pub(crate) type Events = mpsc::UnboundedSender<Result<Bytes, std::io::Error>>;
 
@@ -67,7 +68,7 @@ impl Server {
         (address, running)
     }
 
-    /// The heads of all requests until now.
+    /// The heads of all requests until now, without those by which the layer asks whether a session lives.
     pub(crate) fn seen(&self) -> Vec<Parts> {
         self.seen.lock().clone()
     }
@@ -80,6 +81,11 @@ impl Server {
     /// How many sessions it has.
     pub(crate) fn sessions(&self) -> usize {
         self.issued.lock().len()
+    }
+
+    /// Forgets its sessions, as a restart does.
+    pub(crate) fn forget(&self) {
+        self.issued.lock().clear();
     }
 
     /// To send on the stream that it opened last.
@@ -124,8 +130,13 @@ impl Drop for Guard {
 /// The endpoint. `x-do` in a request says what to do with it.
 async fn mcp(State(server): State<Server>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    server.seen.lock().push(head.clone());
+    // Nobody has called: it is the layer that asks, whenever it has a reason.
+    let is_question = head.method == Method::POST && !head.headers.contains_key("x-forwarded-for");
+    if !is_question {
+        server.seen.lock().push(head.clone());
+    }
     match head.headers.get("x-do").map(|what| what.as_bytes()) {
+        Some(b"refuse") => return StatusCode::BAD_REQUEST.into_response(),
         Some(b"wait") => {
             let _guard = server.guard();
             std::future::pending::<()>().await;
@@ -134,27 +145,28 @@ async fn mcp(State(server): State<Server>, request: Request) -> Response {
         Some(b"one second") => sleep(Duration::from_secs(1)).await,
         _ => {}
     }
+    let id = head.headers.get("mcp-session-id");
+    let id = id.map(|id| id.to_str().unwrap());
+    if id.is_some_and(|id| !server.issued.lock().contains(id)) {
+        return (StatusCode::BAD_REQUEST, "no such session").into_response();
+    }
     match head.method {
         Method::GET => stream(&server),
         Method::DELETE => {
-            let id = head.headers["mcp-session-id"].to_str().unwrap();
-            match server.issued.lock().remove(id) {
-                true => StatusCode::NO_CONTENT.into_response(),
-                false => StatusCode::NOT_FOUND.into_response(),
-            }
+            server.issued.lock().remove(id.unwrap());
+            StatusCode::NO_CONTENT.into_response()
         }
         _ => {
             let body = body.collect().await.map(|body| body.to_bytes());
-            let body = body.unwrap_or_default();
-            let json = [("content-type", "application/json")];
-            match String::from_utf8_lossy(&body).contains("initialize\"") {
-                true => {
-                    let id = uuid::Uuid::new_v4().to_string();
-                    server.issued.lock().insert(id.clone());
-                    (json, [("mcp-session-id", id)], RESULT).into_response()
-                }
-                false => (json, RESULT).into_response(),
+            let message: Value =
+                serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default();
+            let answer = Json(json!({ "jsonrpc": "2.0", "id": message["id"], "result": {} }));
+            if message["method"] != "initialize" {
+                return answer.into_response();
             }
+            let id = uuid::Uuid::new_v4().to_string();
+            server.issued.lock().insert(id.clone());
+            ([("mcp-session-id", id)], answer).into_response()
         }
     }
 }
