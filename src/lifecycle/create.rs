@@ -322,7 +322,7 @@ impl Creation {
         if self.lifecycle.inner_knows(session) {
             let route = Arc::clone(&self.route);
             let notifier = &self.lifecycle.alive.notifier;
-            notifier.notify(route, &session);
+            notifier.notify(route, session);
         }
     }
 
