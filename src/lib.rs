@@ -91,7 +91,7 @@ pub use self::store::conformance;
 pub use self::{
     extract::NoSession,
     handle::Sessions,
-    lifecycle::{SessionEvent, SessionEvents},
+    lifecycle::{CreationRate, CreationRates, SessionEvent, SessionEvents},
     protocol::{
         ClientInfo, GuardedPaths, InvalidPath, InvalidSessionId, InvalidSessionRef, Rejection,
         RejectionKind, SessionId, SessionRef,

@@ -1,11 +1,15 @@
 //! The flags of the session layer and its store.
 
-use std::{num::NonZeroU64, str::FromStr as _, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
+    str::FromStr as _,
+    time::Duration,
+};
 
 use clap::Args;
 use mcp_session_layer::{
-    BoxSessionStore, CachedStore, McpSessionLayer, MemoryStore, PostgresStore, Principal,
-    RedisStore, SqliteStore,
+    BoxSessionStore, CachedStore, CreationRate, CreationRates, McpSessionLayer, MemoryStore,
+    PostgresStore, Principal, RedisStore, SqliteStore,
     sqlx::{
         postgres::{PgConnectOptions, PgPoolOptions},
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
@@ -34,6 +38,15 @@ pub(crate) struct SessionOptions {
     /// How many sessions a principal may have. At the limit one of its own makes room.
     #[arg(long)]
     max_sessions_per_principal: Option<NonZeroU64>,
+    /// How many of these only principals may have, so that a flood of anonymous callers does not lock them out.
+    #[arg(long, default_value_t = 0)]
+    reserved_for_principals: u64,
+    /// Let sessions be created however often.
+    #[arg(long)]
+    no_creation_rates: bool,
+    /// Behind so many proxies that write X-Forwarded-For: an anonymous address may create 5 sessions a second, 100 at once.
+    #[arg(long)]
+    trusted_proxies: Option<NonZeroUsize>,
     /// At a limit, refuse new sessions with 503 and end none for them.
     #[arg(long)]
     no_eviction: bool,
@@ -96,6 +109,9 @@ impl SessionOptions {
             .with_principal(|parts| Ok(parts.extensions.get::<Principal>().cloned()))
             .with_idle_timeout(self.idle_timeout)
             .with_max_sessions(self.max_sessions);
+        layer = layer
+            .with_reserve_for_principals(self.reserved_for_principals)
+            .with_creation_rates(self.creation_rates());
         if self.no_eviction {
             layer = layer.without_eviction();
         }
@@ -109,4 +125,19 @@ impl SessionOptions {
     }
 }
 
+impl SessionOptions {
+    fn creation_rates(&self) -> CreationRates {
+        let rates = match self.no_creation_rates {
+            true => CreationRates::unlimited(),
+            false => CreationRates::default(),
+        };
+        match self.trusted_proxies {
+            Some(proxies) => rates.per_address(OF_ADDRESS, proxies),
+            None => rates,
+        }
+    }
+}
+
+const OF_ADDRESS: CreationRate =
+    CreationRate::per_second(NonZeroU32::new(5).unwrap()).with_burst(NonZeroU32::new(100).unwrap());
 const SWEEP_EVERY: Duration = Duration::from_secs(60);

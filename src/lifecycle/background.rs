@@ -2,10 +2,16 @@
 
 use std::{future::Future, sync::Arc};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use axum::body::Body;
+use http::Response;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::yield_now,
+};
 use tracing::Instrument as _;
 
-use crate::protocol::RejectionKind;
+use super::Lifecycle;
+use crate::protocol::{Rejection, RejectionKind};
 
 /// What is under way. Hanging up does not end it, so its number is bounded here.
 pub(crate) struct Background(Arc<Semaphore>);
@@ -29,8 +35,23 @@ impl Background {
     }
 }
 
+/// Runs work to its end even if nobody waits for its answer any more.
+pub(crate) async fn run_to_its_end<E: Send + 'static>(
+    lifecycle: Arc<Lifecycle>,
+    work: impl Future<Output = Result<Response<Body>, E>> + Send + 'static,
+) -> Result<Response<Body>, E> {
+    let answer = run(work).await;
+    // Lets the server hear of a client that has gone meanwhile: it drops the answer, and so shows that nobody has the id.
+    // More than once, for another thread may be the one that asks the system.
+    for _ in 0..TURNS {
+        yield_now().await;
+    }
+    // The runtime shuts down under it.
+    answer.unwrap_or_else(|| Ok(lifecycle.answer(Rejection::new(RejectionKind::Draining))))
+}
+
 /// Runs work to its end even if nobody waits for its answer any more. `None` if the runtime shuts down under it.
-pub(crate) async fn run<T: Send + 'static>(
+pub(super) async fn run<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Option<T> {
     match tokio::spawn(work.in_current_span()).await {
@@ -42,3 +63,6 @@ pub(crate) async fn run<T: Send + 'static>(
 }
 
 const MAX: usize = 4096;
+
+/// For how many turns an answer waits.
+const TURNS: usize = 3;

@@ -70,6 +70,15 @@ impl BoundedStore {
         .await
     }
 
+    pub(crate) async fn make_room(
+        &self,
+        session: &Session,
+        terms: &Terms,
+    ) -> Result<Created, StoreError> {
+        let call = || self.store.make_room(session, terms);
+        self.retry("make room for a session", call).await
+    }
+
     pub(crate) async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
         let call = self.retry("load a session", || self.store.load(id));
         counted("load", call).await

@@ -2,26 +2,23 @@
 //! before the client sees it.
 
 use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, request::Parts};
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
     Buffered, Lifecycle, ReadEnd, SessionEvent,
+    admission::Slot,
+    delivery::watch_delivery,
     forgotten::make_room,
     issued::{Issued, issued},
     strip::strip_ids,
-    terminate::{delete_in_background, end_here},
+    terminate::delete_in_background,
 };
 use crate::{
     protocol::{
@@ -29,7 +26,7 @@ use crate::{
         message::{Answer, Message},
     },
     session::{self, Issuer, Owner, Route, Session, SessionRecord, StreamKind, Values},
-    store::{Created, EndReason, Found, Limit, Now, SessionFilter},
+    store::{Created, EndReason, Found, Limit},
 };
 
 /// What an `initialize` request said of its client.
@@ -65,6 +62,8 @@ pub(crate) struct Creation {
     params: Option<InitializeParams>,
     /// The id to issue if the inner service issues none.
     spare_id: SessionId,
+    /// Its place within the limits, until the store has it.
+    slot: Option<Slot>,
 }
 
 impl Creation {
@@ -78,12 +77,13 @@ impl Creation {
         head: &Parts,
         route: Arc<Route>,
         params: Option<InitializeParams>,
-    ) -> Result<Self, RejectionKind> {
+    ) -> Result<Self, Rejection> {
         // Before it is asked who the caller is: what is revoked from here on is not this session's to have.
         let started = Instant::now();
         let settings = &lifecycle.settings;
-        let (owner, values) = (settings.caller(head)?, settings.values(head)?);
-        let creation = Self {
+        let owner = settings.caller(head).map_err(Rejection::new)?;
+        let values = settings.values(head).map_err(Rejection::new)?;
+        let mut creation = Self {
             started,
             route,
             owner,
@@ -92,38 +92,14 @@ impl Creation {
             spare_id: SessionId::issue(),
             lifecycle: Arc::clone(lifecycle),
             params,
+            slot: None,
         };
         // A request that was not read may be anything: it is let in, and a session refused afterwards.
         if creation.params.is_some() {
-            creation.has_room().await?;
+            let asked = (started, &creation.spare_id);
+            creation.slot = Some(lifecycle.admit(head, &creation.owner, asked).await?);
         }
         Ok(creation)
-    }
-
-    /// Asks the store too, whether the id is free that the session would get: so nothing is sent inward while the store
-    /// is away.
-    async fn has_room(&self) -> Result<(), RejectionKind> {
-        let Lifecycle {
-            settings,
-            store,
-            alive,
-        } = &*self.lifecycle;
-        if alive.is_draining.load(Relaxed) {
-            return Err(RejectionKind::Draining);
-        }
-        if alive.admission.is_closed() && alive.marked.is_empty() {
-            return Err(RejectionKind::Full);
-        }
-        match store.touch_now(&self.spare_id, &self.owner, settings.idle) {
-            Now::Unknown => store.load(&self.spare_id).await.map(drop).map_err(|error| {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "no session is created while the store is away"
-                );
-                RejectionKind::StoreUnavailable
-            }),
-            Now::Live(_) | Now::Absent => Ok(()),
-        }
     }
 
     /// Makes of the inner service's answer what the client gets: if it opened a session, only after the store has it.
@@ -164,9 +140,12 @@ impl Creation {
             self.roll_back(&session);
             return self.refuse(RejectionKind::ValuesFailed);
         }
-        match self.create(&session).await {
+        let created = self.create(&session).await;
+        // From here on the store counts it.
+        self.slot = None;
+        match created {
             Ok(()) => self.release(&session, response),
-            Err(kind) => self.refuse(kind),
+            Err(rejection) => self.lifecycle.answer(rejection),
         }
     }
 
@@ -214,7 +193,7 @@ impl Creation {
     }
 
     /// Records the session. After an error no session is left anywhere, or will be soon.
-    async fn create(&self, session: &Session) -> Result<(), RejectionKind> {
+    async fn create(&self, session: &Session) -> Result<(), Rejection> {
         let Lifecycle {
             settings,
             store,
@@ -222,11 +201,11 @@ impl Creation {
         } = &*self.lifecycle;
         if alive.is_draining.load(Relaxed) {
             self.roll_back(session);
-            return Err(RejectionKind::Draining);
+            return Err(Rejection::new(RejectionKind::Draining));
         }
         // Before the store has it: an end that is heard from here on is this one's.
         alive.registry.forget_end(session.reference());
-        let terms = settings.terms(self.started.elapsed());
+        let terms = settings.terms(&self.owner, self.started.elapsed());
         let mut created = store.create(session, &terms).await;
         if let Ok(Created::Full(limit)) = created
             && make_room(&self.lifecycle, limit, &self.owner).await
@@ -234,44 +213,38 @@ impl Creation {
             created = store.create(session, &terms).await;
         }
         match created {
-            Ok(Created::New { left, evicted }) => {
-                if left == Some(0) && !settings.evicts {
-                    alive.admission.close();
-                }
-                if let Some(evicted) = evicted {
-                    end_here(&self.lifecycle, &evicted, EndReason::Evicted);
-                }
+            Ok(Created::New { evicted, .. }) => {
+                self.lifecycle.note_evicted(&self.owner, evicted);
                 if alive.admission.is_revoked(&self.owner, self.started) {
                     let id = session.id().clone();
                     delete_in_background(&self.lifecycle, id, EndReason::Revoked);
                     self.roll_back(session);
-                    return Err(RejectionKind::Revoked);
+                    return Err(Rejection::new(RejectionKind::Revoked));
                 }
                 Ok(())
             }
             Ok(Created::Exists) => {
                 // Whoever holds the session of that id keeps it.
                 tracing::error!(session = %session.reference(), "the inner service issued a session id twice");
-                Err(RejectionKind::InvalidInnerId)
+                Err(Rejection::new(RejectionKind::InvalidInnerId))
             }
             Ok(Created::Full(limit)) => {
-                tracing::warn!(?limit, "no room for a session");
                 if limit == Limit::Total {
-                    alive.admission.close();
+                    alive.admission.close(&self.owner);
                 }
                 self.roll_back(session);
-                Err(RejectionKind::Full)
+                Err(self.lifecycle.full(limit))
             }
             Ok(Created::Revoked) => {
                 self.roll_back(session);
-                Err(RejectionKind::Revoked)
+                Err(Rejection::new(RejectionKind::Revoked))
             }
             Err(error) => {
                 tracing::warn!(session = %session.reference(), error = &error as &dyn std::error::Error, "could not record a session");
                 let id = session.id().clone();
                 delete_in_background(&self.lifecycle, id, EndReason::Revoked);
                 self.roll_back(session);
-                Err(RejectionKind::StoreUnavailable)
+                Err(Rejection::new(RejectionKind::StoreUnavailable))
             }
         }
     }
@@ -282,7 +255,7 @@ impl Creation {
         response
             .headers_mut()
             .insert(&SESSION_ID, session.id().to_header());
-        let terms = self.lifecycle.settings.terms(Duration::ZERO);
+        let terms = self.lifecycle.settings.terms(&self.owner, Duration::ZERO);
         let found = Found {
             session: session.clone(),
             age: Duration::ZERO,
@@ -306,12 +279,16 @@ impl Creation {
         if session.note_route(Arc::clone(&self.route)) {
             self.lifecycle.notify_inner(session);
         }
-        if !AnswerHead::read(response.headers()).is_event_stream {
-            return response;
-        }
+        let session = session.clone();
+        let tracker = &alive.registry.tracker;
+        let is_event_stream = AnswerHead::read(response.headers()).is_event_stream;
         let (head, body) = response.into_parts();
-        match session::watch(body, in_flight, StreamKind::Answer) {
-            Ok(body) => Response::from_parts(head, body),
+        let body = match is_event_stream {
+            true => session::watch(body, in_flight, StreamKind::Answer),
+            false => Ok(body),
+        };
+        match body {
+            Ok(body) => Response::from_parts(head, watch_delivery(body, &session, tracker)),
             Err(RejectionKind::Draining) => self.refuse(RejectionKind::Draining),
             Err(_) => self.refuse(RejectionKind::Revoked),
         }
@@ -337,62 +314,3 @@ impl Creation {
         self.lifecycle.answer(Rejection::new(kind))
     }
 }
-
-/// Admission control: why a session may not be created just now, as far as this node knows.
-#[derive(Default)]
-pub(super) struct Admission {
-    /// Until when no session is created because there was no room.
-    closed_until: Mutex<Option<Instant>>,
-    /// Whose sessions were all ended by this node lately, and when: for sessions that began to be created before.
-    revoked: Mutex<VecDeque<(Instant, SessionFilter)>>,
-    said_that_ids_are_issued_here: AtomicBool,
-}
-
-impl Admission {
-    fn is_closed(&self) -> bool {
-        let closed_until = *self.closed_until.lock();
-        closed_until.is_some_and(|until| Instant::now() < until)
-    }
-
-    /// For a moment: there was no room just now.
-    fn close(&self) {
-        *self.closed_until.lock() = Some(Instant::now() + CLOSED_FOR);
-    }
-
-    /// A session has ended, so that there is room again.
-    pub(super) fn open(&self) {
-        *self.closed_until.lock() = None;
-    }
-
-    /// Refuses to create sessions of these for whoever began before now. To be called before the store ends them.
-    ///
-    /// The store does so too, on all nodes, but reckons from the moment at which it hears of the creation: what began just
-    /// before the call here, and was slow to reach the store, it takes for younger than it is.
-    pub(super) fn revoke(&self, filter: &SessionFilter) {
-        let mut revoked = self.revoked.lock();
-        let now = Instant::now();
-        while let Some((at, _)) = revoked.front()
-            && *at + REVOKED_FOR <= now
-        {
-            revoked.pop_front();
-        }
-        revoked.push_back((now, filter.clone()));
-    }
-
-    /// Whether this owner's sessions were all ended since then. To be asked after the store has recorded the new one.
-    fn is_revoked(&self, owner: &Owner, started: Instant) -> bool {
-        let revoked = self.revoked.lock();
-        let mut since = revoked.iter().rev().take_while(|(at, _)| *at > started);
-        since.any(|(_, filter)| filter.includes(owner))
-    }
-
-    fn say_that_ids_are_issued_here(&self) {
-        if !self.said_that_ids_are_issued_here.swap(true, Relaxed) {
-            tracing::info!("the inner service issues no session ids, so this layer does");
-        }
-    }
-}
-
-const CLOSED_FOR: Duration = Duration::from_secs(1);
-/// Longer than creating a session takes: the longest time limit for a store call is a minute.
-const REVOKED_FOR: Duration = Duration::from_secs(90);

@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     Lifecycle,
+    delivery::end_undelivered,
     over::{LONGEST_TOUCH, Verdict, verdict},
     terminate::{end_heard, end_here},
 };
@@ -73,6 +74,7 @@ fn start_first(lifecycle: &Arc<Lifecycle>) {
         agenda: BinaryHeap::new(),
         crowded: CROWDED,
         at_once: VecDeque::new(),
+        undelivered: VecDeque::new(),
         again: VecDeque::new(),
         calls: JoinSet::new(),
         salt: uuid::Uuid::new_v4().as_bytes()[0],
@@ -91,6 +93,8 @@ struct Keeper {
     crowded: usize,
     /// Looks besides.
     at_once: VecDeque<(Session, Look)>,
+    /// Sessions whose answer seems not to have been taken, and when that is concluded.
+    undelivered: VecDeque<(Tick, Session)>,
     /// Looks that failed, with the time of the next try, which comes as long after for all.
     again: VecDeque<(Tick, Session, Look)>,
     calls: JoinSet<Asked>,
@@ -112,6 +116,8 @@ enum Look {
     Touch,
     /// One besides, which extends nothing. If the session is over, this is why.
     Ask(EndReason),
+    /// One that ends it, unless it has been used: nobody got its id.
+    Undelivered,
 }
 
 /// What the store said of a session.
@@ -159,6 +165,10 @@ impl Keeper {
                 let look = Look::Ask(EndReason::Revoked);
                 self.at_once.push_back((session, look));
             }
+            Wake::Undelivered(session) => {
+                let at = times::now() + ticks(UNDELIVERED_FOR);
+                self.undelivered.push_back((at, session));
+            }
         }
     }
 
@@ -188,15 +198,20 @@ impl Keeper {
             return Some(0);
         }
         let again = self.again.front().map(|(at, ..)| *at);
+        let undelivered = self.undelivered.front().map(|(at, _)| *at);
         let regular = self.agenda.peek().map(|Reverse(item)| item.at);
-        again.into_iter().chain(regular).min()
+        [again, undelivered, regular].into_iter().flatten().min()
     }
 
     fn look_at_next(&mut self) {
         let again = self.again.front();
         let is_due = again.is_some_and(|(at, ..)| *at <= times::now());
+        let undelivered = self.undelivered.front();
+        let is_undelivered = undelivered.is_some_and(|(at, _)| *at <= times::now());
         let next = if let Some(next) = self.at_once.pop_front() {
             Some(next)
+        } else if is_undelivered && let Some((_, session)) = self.undelivered.pop_front() {
+            Some((session, Look::Undelivered))
         } else if is_due && let Some((_, session, look)) = self.again.pop_front() {
             Some((session, look))
         } else {
@@ -220,6 +235,18 @@ impl Keeper {
             Look::Regular => session.is_in_use(),
             Look::Touch => true,
             Look::Ask(_) => false,
+            Look::Undelivered if session.state().now().is_undelivered() => {
+                self.calls.spawn(async move {
+                    let answer = end_undelivered(&lifecycle, &session).await;
+                    Asked {
+                        session,
+                        look,
+                        answer,
+                    }
+                });
+                return;
+            }
+            Look::Undelivered => return,
         };
         if look == Look::Regular && !touches && times::now() < session.times().until() {
             return self.schedule(&session);
@@ -314,6 +341,7 @@ fn reason_of(session: &Session, look: Look) -> EndReason {
         _ if session.times().end_of_life() <= now => EndReason::Lifetime,
         _ if session.times().until() <= now => EndReason::Idle,
         Look::Ask(reason) => reason,
+        Look::Undelivered => EndReason::Undelivered,
         _ => EndReason::Deleted,
     }
 }
@@ -353,6 +381,8 @@ impl PartialEq for Item {
 
 impl Eq for Item {}
 
+/// Whoever got the id after all, although the answer's body was dropped, has used it by then.
+const UNDELIVERED_FOR: Duration = Duration::from_secs(1);
 const MAX_CALLS: usize = 64;
 const CROWDED: usize = 1024;
 const SOON: Duration = Duration::from_secs(5);

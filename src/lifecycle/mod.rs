@@ -10,7 +10,10 @@ use http::{Response, request::Parts};
 use tokio::sync::mpsc;
 use tracing::Level;
 
-pub use self::events::{SessionEvent, SessionEvents};
+use self::{
+    admission::Admission, buffered::BodyBudget, discard::Discards, events::Events,
+    keeper::KeeperStart, marked::Marked, notices::Notices, notify::Notifier, question::Questions,
+};
 pub(crate) use self::{
     answer::Answered,
     background::Background,
@@ -20,9 +23,9 @@ pub(crate) use self::{
     forwarded::Forwarded,
     settings::Settings,
 };
-use self::{
-    buffered::BodyBudget, create::Admission, discard::Discards, events::Events,
-    keeper::KeeperStart, marked::Marked, notify::Notifier, question::Questions,
+pub use self::{
+    events::{SessionEvent, SessionEvents},
+    rates::{CreationRate, CreationRates},
 };
 use crate::{
     metrics,
@@ -35,12 +38,15 @@ use crate::{
     store::BoxSessionStore,
 };
 
+mod admission;
+mod admit;
 pub(crate) mod answer;
 pub(crate) mod background;
 mod bounded_store;
 mod buffered;
 mod create;
 pub(crate) mod delete;
+mod delivery;
 mod discard;
 mod events;
 mod forgotten;
@@ -48,9 +54,11 @@ mod forwarded;
 mod issued;
 pub(crate) mod keeper;
 mod marked;
+mod notices;
 mod notify;
 mod over;
 mod question;
+mod rates;
 mod settings;
 pub(crate) mod shutdown;
 mod strip;
@@ -76,6 +84,7 @@ pub(crate) struct Alive {
     /// Sessions that the inner service seems to have forgotten.
     pub(crate) marked: Marked,
     admission: Admission,
+    notices: Notices,
     discards: Discards,
     notifier: Notifier,
     questions: Questions,
@@ -99,6 +108,7 @@ impl Lifecycle {
                 is_draining: AtomicBool::new(false),
                 marked: Marked::default(),
                 admission: Admission::default(),
+                notices: Notices::default(),
                 discards: Discards::default(),
                 notifier: Notifier::default(),
                 questions: Questions::default(),

@@ -5,6 +5,7 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 use axum::{BoxError, extract::OriginalUri};
 use http::{HeaderName, StatusCode, request::Parts};
 
+use super::CreationRates;
 use super::buffered::DEFAULT_BODY_LIMIT;
 use crate::{
     protocol::{
@@ -30,7 +31,10 @@ pub(crate) struct Settings {
     pub(crate) idle: Duration,
     pub(crate) life: Option<Duration>,
     pub(crate) total: NonZeroU64,
+    /// Of these so many only for principals.
+    pub(crate) reserved: Option<u64>,
     pub(crate) per_principal: Option<NonZeroU64>,
+    pub(crate) rates: CreationRates,
     pub(crate) evicts: bool,
     pub(crate) renderer: Option<Renderer>,
     pub(crate) keeps_params: bool,
@@ -112,23 +116,34 @@ impl Settings {
         }
     }
 
-    /// On what terms a session is created, which takes so long already.
-    pub(crate) fn terms(&self, started_ago: Duration) -> Terms {
+    /// On what terms a session of this owner is created, which takes so long already.
+    pub(crate) fn terms(&self, owner: &Owner, started_ago: Duration) -> Terms {
+        // Where nobody has a principal nothing is kept for principals.
+        let reserved = match (&self.principal, &owner.principal) {
+            (Some(_), None) => self.reserved.unwrap_or(self.total.get() / RESERVED_PART),
+            _ => 0,
+        };
+        let total = self.total.get().saturating_sub(reserved).max(1);
         Terms {
             idle: self.idle,
             initial_idle: INITIAL_IDLE.min(self.idle),
             life: self.life,
-            total: Some(self.total),
+            total: NonZeroU64::new(total),
             per_principal: self.per_principal,
             at_limit: match self.evicts {
                 true => AtLimit::Evict {
-                    unused: UNUSED.min(self.beat().saturating_mul(2)),
-                    untouched: self.beat().saturating_mul(2),
+                    unused: UNUSED.min(self.untouched()),
+                    untouched: self.untouched(),
                 },
                 false => AtLimit::Refuse,
             },
             started_ago,
         }
+    }
+
+    /// How long untouched a session has to be to be evicted.
+    pub(crate) fn untouched(&self) -> Duration {
+        self.beat().saturating_mul(2)
     }
 
     /// Whether a caller may make an anonymous session its own.
@@ -159,7 +174,9 @@ impl Default for Settings {
             idle: Duration::from_secs(60 * 60),
             life: None,
             total: NonZeroU64::new(100_000).expect("not zero"),
+            reserved: None,
             per_principal: None,
+            rates: CreationRates::default(),
             evicts: true,
             renderer: None,
             keeps_params: false,
@@ -175,6 +192,9 @@ impl Default for Settings {
         }
     }
 }
+
+/// A sixteenth of all sessions are only for principals, unless set.
+const RESERVED_PART: u64 = 16;
 
 /// How long a session has for its first request before it may be evicted.
 const UNUSED: Duration = Duration::from_secs(30);

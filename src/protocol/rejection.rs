@@ -54,6 +54,7 @@ pub struct Rejection {
     kind: RejectionKind,
     request_id: Option<Box<RawValue>>,
     detail: Option<Box<Detail>>,
+    retry_in: Option<Duration>,
 }
 
 impl Rejection {
@@ -62,7 +63,16 @@ impl Rejection {
             kind,
             request_id: None,
             detail: None,
+            retry_in: None,
         }
+    }
+
+    /// With a time after which another try may succeed, in whole seconds.
+    #[must_use]
+    pub(crate) fn with_retry_in(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.retry_in = Some(Duration::from_secs(seconds.max(1)));
+        self
     }
 
     /// Of a request that claims a revision which the inner service does not speak.
@@ -127,9 +137,12 @@ impl Rejection {
     }
 
     /// After how long it is worth trying again. `None` where only a different request can do
-    /// better, that is: for everything but a 503.
+    /// better, that is: for everything but a 503 and a 429.
     pub fn retry_after(&self) -> Option<Duration> {
-        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_IN)
+        let status = self.status();
+        let passes =
+            status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS;
+        passes.then(|| self.retry_in.unwrap_or(RETRY_IN))
     }
 
     /// The `id` of the refused JSON-RPC request, as it was sent: a JSON string or number. `None` if

@@ -13,7 +13,10 @@ use self::tombstones::{Tombstone, Tombstones};
 use crate::{
     metrics,
     protocol::{RejectionKind, SessionRef},
-    session::{InFlight, RegistryId, Session, Table, Tracker, Wake, times},
+    session::{
+        InFlight, RegistryId, Session, Table, Tracker, Wake,
+        times::{self, Tick},
+    },
     store::Found,
 };
 
@@ -81,6 +84,7 @@ impl Registry {
             None => self.serve(&mut shard, found),
         };
         drop(shard);
+        session.state().clear_undelivered();
         if !session.claim(found.session.owner()) {
             return Err(RejectionKind::Unknown);
         }
@@ -228,6 +232,23 @@ impl Registry {
             sessions.extend(shard.lock().sessions.iter().cloned());
         }
         sessions
+    }
+
+    /// The least of what this says of sessions that this node serves; of so many at the most.
+    pub(crate) fn least(&self, at_most: usize, of: impl Fn(&Session) -> Tick) -> Option<Tick> {
+        let mut least = None;
+        let mut seen = 0;
+        for shard in &self.shards {
+            if seen >= at_most {
+                break;
+            }
+            for session in shard.lock().sessions.iter() {
+                seen += 1;
+                let this = of(session);
+                least = Some(least.map_or(this, |least: Tick| least.min(this)));
+            }
+        }
+        least
     }
 
     fn shard(&self, reference: &SessionRef) -> parking_lot::MutexGuard<'_, Shard> {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     handle::Sessions,
-    lifecycle::{BODY_BUDGET, Lifecycle, Settings},
+    lifecycle::{BODY_BUDGET, CreationRates, Lifecycle, Settings},
     protocol::{
         Rejection,
         paths::GuardedPaths,
@@ -159,6 +159,28 @@ impl McpSessionLayer {
     #[must_use]
     pub fn with_max_sessions(self, sessions: NonZeroU64) -> Self {
         self.with(|settings| settings.total = sessions)
+    }
+
+    /// How many of these only principals may have. So a flood of anonymous callers leaves room for those who are known.
+    /// Default: a sixteenth, where [`with_principal`](Self::with_principal) is set.
+    #[must_use]
+    pub fn with_reserve_for_principals(self, sessions: u64) -> Self {
+        self.with(|settings| settings.reserved = Some(sessions))
+    }
+
+    /// How often sessions may be created, before that costs anything. Default: [`CreationRates::default`].
+    ///
+    /// ```
+    /// # use std::num::NonZero;
+    /// # use mcp_session_layer::{CreationRate, CreationRates, McpSessionLayer, MemoryStore};
+    /// // Behind one proxy: an anonymous address may open five sessions a second, and fifty at once.
+    /// let rate = CreationRate::per_second(NonZero::new(5).unwrap()).with_burst(NonZero::new(50).unwrap());
+    /// let layer = McpSessionLayer::new(MemoryStore::new())
+    ///     .with_creation_rates(CreationRates::default().per_address(rate, NonZero::<usize>::MIN));
+    /// ```
+    #[must_use]
+    pub fn with_creation_rates(self, rates: CreationRates) -> Self {
+        self.with(|settings| settings.rates = rates)
     }
 
     /// How many sessions one principal may have. Default: no limit. Anonymous sessions do

@@ -11,7 +11,7 @@ use crate::{
     lifecycle::{
         Buffered, Creation, Forwarded, InitializeParams, Lifecycle, ReadEnd, Settings,
         answer::{answer_on_session, answer_without_session, strip_to_own},
-        background,
+        background::run_to_its_end,
         delete::{terminate, terminate_as_inner},
     },
     protocol::{
@@ -133,7 +133,7 @@ impl<S: Inner> Call<S> {
         let creation = Creation::begin(&lifecycle, &self.parts, route, Some(params)).await;
         let creation = match creation {
             Ok(creation) => creation,
-            Err(kind) => return Ok(self.refuse(kind)),
+            Err(rejection) => return Ok(self.refuse_with(rejection)),
         };
         let work = async move {
             let _place = place;
@@ -152,7 +152,7 @@ impl<S: Inner> Call<S> {
         let route = self.route();
         let creation = match Creation::begin(&lifecycle, &self.parts, route, None).await {
             Ok(creation) => creation,
-            Err(kind) => return Ok(self.refuse(kind)),
+            Err(rejection) => return Ok(self.refuse_with(rejection)),
         };
         let request = Request::from_parts(self.parts, self.body);
         let response = self.inner.send(request).await?;
@@ -387,15 +387,5 @@ async fn look_up_marked(
             tracing::warn!(session = %id.reference(), error = &error as &dyn std::error::Error, "could not look up a session");
             Err(RejectionKind::StoreUnavailable)
         }
-    }
-}
-
-async fn run_to_its_end<E: Send + 'static>(
-    lifecycle: Arc<Lifecycle>,
-    work: impl Future<Output = Result<Response<Body>, E>> + Send + 'static,
-) -> Result<Response<Body>, E> {
-    match background::run(work).await {
-        Some(answer) => answer,
-        None => Ok(lifecycle.answer(Rejection::new(RejectionKind::Draining))),
     }
 }

@@ -124,6 +124,8 @@ pub(crate) enum Wake {
     Touch(Session),
     /// It may have been ended elsewhere just now.
     Check(Session),
+    /// The answer with its id seems not to have reached its client.
+    Undelivered(Session),
 }
 
 /// Counts what is in flight, and says when it has to end.

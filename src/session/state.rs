@@ -32,6 +32,10 @@ impl Snapshot {
         self.0 & USES
     }
 
+    pub(crate) fn is_undelivered(self) -> bool {
+        self.0 & UNDELIVERED != 0
+    }
+
     /// Whether a store's table holds this very handle.
     pub(crate) fn is_kept(self) -> bool {
         self.0 & KEPT != 0
@@ -121,6 +125,16 @@ impl State {
         self.0.fetch_and(!MARKED, SeqCst);
     }
 
+    /// Says that the answer with its id seems not to have reached its client. Until it is used: a look-up then goes
+    /// through the registry.
+    pub(crate) fn mark_undelivered(&self) {
+        self.0.fetch_or(UNDELIVERED, SeqCst);
+    }
+
+    pub(crate) fn clear_undelivered(&self) {
+        self.0.fetch_and(!UNDELIVERED, SeqCst);
+    }
+
     /// Says that it is in a store's table. `false` if it was before.
     pub(crate) fn keep(&self) -> bool {
         self.0.fetch_or(KEPT, SeqCst) & KEPT == 0
@@ -139,6 +153,7 @@ const NOTIFIED: u64 = 1 << 34;
 const KEPT: u64 = 1 << 35;
 const SERVED: u64 = 1 << 36;
 const MARKED: u64 = 1 << 37;
+const UNDELIVERED: u64 = 1 << 38;
 /// What is no matter of which registry serves it.
 const ASIDE: u64 = TOUCH_ASKED | NOTIFIED | KEPT | SERVED | MARKED;
 const ID_AT: u32 = 40;
@@ -161,6 +176,10 @@ mod tests {
         let now = state.now();
         assert!(now.is_served_by(registry) && !now.is_served_by(other));
         assert_eq!(now.uses(), 1);
+        state.mark_undelivered();
+        assert!(!state.now().is_served_by(registry), "its use is noted");
+        state.clear_undelivered();
+        assert!(state.now().is_served_by(registry));
         assert!(state.end() && !state.end());
         assert!(!state.now().is_served_by(registry));
         assert_eq!(state.end_use().uses(), 1);

@@ -24,7 +24,7 @@ use self::{
     listen::Listener,
 };
 use super::{
-    AtLimit, Created, Directory, EndReason, Expiry, Feed, Found, Now, SessionStore, StoreError,
+    Created, Directory, EndReason, Expiry, Feed, Found, Now, SessionStore, StoreError,
     StoreErrorKind, Terms,
 };
 use crate::{
@@ -38,6 +38,7 @@ mod calls;
 mod directory;
 mod entries;
 mod listen;
+mod terms;
 #[cfg(test)]
 mod tests;
 
@@ -374,26 +375,6 @@ impl<S: SessionStore> CachedStore<S> {
         self.stale_served.fetch_add(1, Relaxed);
         metrics::stale_served();
         Some(found)
-    }
-
-    /// What the primary is told, so that a session stays for `idle` after the last of the touches that this answers alone.
-    fn idle_for_primary(&self, idle: Duration) -> Duration {
-        idle.saturating_add(self.max_staleness)
-    }
-
-    /// To the primary a session in use may look untouched for `max_staleness` longer than it is.
-    fn terms_for_primary(&self, terms: &Terms) -> Terms {
-        let at_limit = match terms.at_limit {
-            AtLimit::Refuse => AtLimit::Refuse,
-            AtLimit::Evict { unused, untouched } => AtLimit::Evict {
-                unused: unused.saturating_add(self.max_staleness),
-                untouched: untouched.saturating_add(self.max_staleness),
-            },
-        };
-        Terms {
-            at_limit,
-            ..terms.clone()
-        }
     }
 
     fn max_absence(&self) -> Duration {

@@ -21,6 +21,8 @@ pub enum EndReason {
     Evicted,
     /// The inner service no longer knew it.
     InnerGone,
+    /// The answer with its id did not reach the client.
+    Undelivered,
 }
 
 impl EndReason {
@@ -34,6 +36,7 @@ impl EndReason {
             Self::Lifetime => "lifetime",
             Self::Evicted => "evicted",
             Self::InnerGone => "inner_gone",
+            Self::Undelivered => "undelivered",
         }
     }
 
@@ -47,6 +50,7 @@ impl EndReason {
             Self::Lifetime,
             Self::Evicted,
             Self::InnerGone,
+            Self::Undelivered,
         ]
         .into_iter()
         .find(|reason| reason.as_str() == name)

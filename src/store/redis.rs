@@ -13,7 +13,6 @@ use ::redis::{
     AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
     from_redis_value,
-    io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -116,7 +115,7 @@ impl RedisStore {
         let settings = info.redis_settings().clone();
         let info = info
             .set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3))
-            .set_tcp_settings(tcp_settings());
+            .set_tcp_settings(connection::tcp_settings());
         let client = Client::open(info).map_err(failed(DOING))?;
 
         // The manager below tries for ever and cannot say why it fails, so a first try is made without it.
@@ -379,16 +378,6 @@ fn milliseconds(time: Duration) -> i64 {
 /// Rounded up, with the same bound.
 fn microseconds(time: Duration) -> i64 {
     time.as_nanos().div_ceil(1000).min(1_000_000_000_000_000) as i64
-}
-
-fn tcp_settings() -> TcpSettings {
-    let settings = TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(TcpKeepalive::new().with_time(Duration::from_secs(10)));
-    // A host that vanished without a word: the kernel would wait for a quarter of an hour.
-    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-    let settings = settings.set_user_timeout(Duration::from_secs(3));
-    settings
 }
 
 const DEFAULT_PREFIX: &str = "mcp";

@@ -8,6 +8,7 @@ mod reading;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admission;
 mod forgotten;
 mod handle;
 mod keeper;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::{
@@ -44,12 +45,23 @@ impl Node {
 
     /// Creates an anonymous session; its id.
     pub(crate) async fn initialize(&self) -> String {
-        id_of(&self.send(initialize()).await).expect("a session")
+        self.created(initialize()).await
     }
 
     pub(crate) async fn initialize_as(&self, user: &str) -> String {
-        let response = self.send(as_user(initialize(), user)).await;
-        id_of(&response).expect("a session")
+        self.created(as_user(initialize(), user)).await
+    }
+
+    /// Creates a session, and takes the whole answer: one that is dropped unread has not arrived.
+    async fn created(&self, request: Request<Body>) -> String {
+        let response = self.send(request).await;
+        let id = id_of(&response).expect("a session");
+        response
+            .into_body()
+            .collect()
+            .await
+            .expect("a whole answer");
+        id
     }
 
     /// A stream on this session.

@@ -100,7 +100,8 @@ async fn a_delete_while_others_touch_and_open_streams() {
 async fn the_end_of_an_owner_s_sessions_while_one_is_being_created() {
     let mut outcomes = Outcomes::default();
     let store = TestStore::default().yielding();
-    let node = Node::new(&store);
+    let unlimited = mcp_session_layer::CreationRates::unlimited();
+    let node = Node::with(&store, |layer| layer.with_creation_rates(unlimited));
     let sessions = node.layer.sessions();
     let alice = Principal::new("alice");
     for round in 0..ROUNDS {

@@ -12,6 +12,7 @@ use axum::{
     routing,
 };
 use futures_util::FutureExt as _;
+use http_body_util::BodyExt as _;
 use mcp_session_layer::MemoryStore;
 use tokio::time::sleep;
 use tower::{Layer as _, ServiceExt as _};
@@ -41,6 +42,7 @@ async fn is_told(app: Router, layer: SessionLayer, inner: &Inner, path: &str) {
         let created = send(&app, initialize()).await;
         assert_eq!(created.status(), 200);
         ids.push(id_of(&created).unwrap());
+        created.into_body().collect().await.unwrap();
     }
     let older = with_header(post(&ids[0]), "mcp-protocol-version", "2025-06-18");
     assert_eq!(send(&app, older).await.status(), 200);

@@ -84,7 +84,7 @@ async fn something_of_everything() {
     let id = send(&cached, initialize()).await.id();
     send(&cached, post(&id)).await;
     sleep(2 * SECOND).await;
-    store.disturb(&["touch", "load"], AWAY);
+    store.disturb(&["touch", "load", "make_room"], AWAY);
     send(&cached, post(&id)).await;
     assert_eq!(send(&cached, initialize()).await.status, 503);
 }

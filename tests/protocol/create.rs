@@ -252,7 +252,7 @@ async fn no_session_is_begun_while_the_store_is_away() {
     let store = remote_store();
     let inner = Inner::silent();
     let service = over(&store).layer(inner.clone());
-    store.disturb(&["create", "load", "touch", "delete"], AWAY);
+    store.disturb(&["create", "make_room", "load", "touch", "delete"], AWAY);
     send(&service, initialize())
         .await
         .assert_unavailable(RejectionKind::StoreUnavailable);

@@ -82,12 +82,18 @@ async fn a_short_outage_is_a_delay() {
         let outage = Duration::from_millis(outage);
         for request in [post("live"), initialize(), on("live", "DELETE")] {
             let end = Instant::now() + outage;
-            store.disturb(&["load", "touch", "delete"], Fault::FailsUntil(end));
+            store.disturb(
+                &["make_room", "load", "touch", "delete"],
+                Fault::FailsUntil(end),
+            );
             assert_eq!(send(&service, request).await.status, 200);
             assert!(Instant::now() >= end);
         }
         let end = Instant::now() + outage;
-        store.disturb(&["load", "touch", "delete"], Fault::FailsUntil(end));
+        store.disturb(
+            &["make_room", "load", "touch", "delete"],
+            Fault::FailsUntil(end),
+        );
         send(&service, post("live"))
             .await
             .assert_not_found(RejectionKind::Unknown);

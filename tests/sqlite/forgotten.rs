@@ -26,7 +26,7 @@ async fn a_client_whose_session_was_forgotten_gets_the_only_place_at_once() {
             headers.insert("content-type", "application/json".parse().unwrap());
             match id {
                 Some(id) if id != known.as_str() => {
-                    *response.status_mut() = StatusCode::BAD_REQUEST
+                    *response.status_mut() = StatusCode::BAD_REQUEST;
                 }
                 Some(_) => {}
                 None => drop(headers.insert("mcp-session-id", known.parse().unwrap())),

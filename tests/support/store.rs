@@ -49,7 +49,14 @@ pub(crate) const AWAY: Fault = Fault::Fails(StoreErrorKind::Unavailable);
 
 /// What a request asks of a store.
 pub(crate) const VERBS: &[&str] = &[
-    "create", "load", "touch", "delete", "expire", "change", "claim",
+    "create",
+    "make_room",
+    "load",
+    "touch",
+    "delete",
+    "expire",
+    "change",
+    "claim",
 ];
 
 impl TestStore {

@@ -50,6 +50,9 @@ pub enum RejectionKind {
     StoreUnavailable,
     /// There is no room for one more session, in all or for this principal. 503.
     Full,
+    /// Sessions are created more often than the rates allow. 429: it is the callers' doing, and no
+    /// balancer takes this node for a broken one.
+    TooManyCreations,
     /// All sessions of this owner were ended while this one was being created. 503.
     Revoked,
     /// This process opens no more sessions, for it is about to stop. 503.
@@ -84,6 +87,7 @@ impl RejectionKind {
             Self::BodyNotJson => "body_not_json",
             Self::StoreUnavailable => "store_unavailable",
             Self::Full => "full",
+            Self::TooManyCreations => "too_many_creations",
             Self::Revoked => "revoked",
             Self::Draining => "draining",
             Self::Busy => "busy",
@@ -106,6 +110,7 @@ impl RejectionKind {
                 StatusCode::NOT_FOUND
             }
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooManyCreations => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::PrincipalFailed | Self::ValuesFailed | Self::InvalidInnerId => {
                 StatusCode::INTERNAL_SERVER_ERROR
@@ -132,6 +137,7 @@ impl RejectionKind {
             Self::StoreUnavailable | Self::Full | Self::Revoked | Self::Draining | Self::Busy => {
                 "Service temporarily unavailable"
             }
+            Self::TooManyCreations => "Too many new sessions",
             Self::PrincipalFailed | Self::ValuesFailed | Self::InvalidInnerId => {
                 "Internal server error"
             }

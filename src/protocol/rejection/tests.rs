@@ -4,7 +4,7 @@ use super::RejectionKind::*;
 use super::*;
 use http::header::SET_COOKIE;
 
-const ALL: [RejectionKind; 20] = [
+const ALL: [RejectionKind; 21] = [
     MissingSession,
     DuplicateSessionHeader,
     DuplicateVersionHeader,
@@ -22,6 +22,7 @@ const ALL: [RejectionKind; 20] = [
     Revoked,
     Draining,
     Busy,
+    TooManyCreations,
     PrincipalFailed,
     ValuesFailed,
     InvalidInnerId,
@@ -48,6 +49,7 @@ fn every_kind_has_a_name_that_stays() {
         "revoked",
         "draining",
         "busy",
+        "too_many_creations",
         "principal_failed",
         "values_failed",
         "invalid_inner_id",
@@ -107,6 +109,9 @@ fn every_kind_to_the_byte() {
             BodyUnreadable => text(400, "Request body could not be read"),
             BodyNotJson => text(400, "Request body is not valid JSON"),
             StoreUnavailable | Full | Revoked | Draining | Busy => unavailable.to_owned(),
+            TooManyCreations => "429\ncontent-type: text/plain; charset=utf-8\nretry-after: 1\ncache-control: no-store\n\n\
+                                 Too many new sessions"
+                .to_owned(),
             PrincipalFailed | ValuesFailed | InvalidInnerId => text(500, "Internal server error"),
         };
         assert_eq!(rendered(Rejection::new(kind)), expected, "{kind:?}");
@@ -214,11 +219,11 @@ fn what_is_wrong_with_a_body_is_said() {
 }
 
 #[test]
-fn when_to_try_again_is_said_only_at_503() {
+fn when_to_try_again_is_said_only_at_503_and_429() {
     for kind in ALL {
         let rejection = Rejection::new(kind);
-        let unavailable = matches!(kind, StoreUnavailable | Full | Revoked | Draining | Busy);
-        assert_eq!(rejection.retry_after().is_some(), unavailable, "{kind:?}");
+        let passes = matches!(rejection.status().as_u16(), 503 | 429);
+        assert_eq!(rejection.retry_after().is_some(), passes, "{kind:?}");
     }
 }
 
@@ -256,4 +261,20 @@ fn a_custom_rendering_decides_all_but_what_must_hold() {
         wire(response),
         "410\ncache-control: no-store\nset-cookie: c\n\nEnded"
     );
+}
+
+#[test]
+fn the_time_to_wait_is_in_whole_seconds_and_not_too_short() {
+    for (wait, seconds) in [(0, 1), (1, 1), (999, 1), (1000, 1), (1001, 2), (59_001, 60)] {
+        for kind in [Full, TooManyCreations] {
+            let rejection = Rejection::new(kind).with_retry_in(Duration::from_millis(wait));
+            assert_eq!(rejection.retry_after(), Some(Duration::from_secs(seconds)));
+            let response = rejection.into_response();
+            assert_eq!(
+                response.headers()[RETRY_AFTER],
+                seconds.to_string(),
+                "{wait}"
+            );
+        }
+    }
 }

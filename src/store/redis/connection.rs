@@ -3,7 +3,9 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use ::redis::{
-    Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, aio::ConnectionLike,
+    Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
+    aio::ConnectionLike,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
 use crate::store::{BoxFuture, StoreError, StoreErrorKind};
@@ -131,3 +133,13 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Sender for C {
 
 /// How long one command may take, reconnecting included. Short, so that the layer can try again within its own limit.
 const CALL_LIMIT: Duration = Duration::from_secs(1);
+
+pub(super) fn tcp_settings() -> TcpSettings {
+    let settings = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(TcpKeepalive::new().with_time(Duration::from_secs(10)));
+    // A host that vanished without a word: the kernel would wait for a quarter of an hour.
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    let settings = settings.set_user_timeout(Duration::from_secs(3));
+    settings
+}
