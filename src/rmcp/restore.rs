@@ -14,24 +14,35 @@ use http::{
 use rmcp::{
     ServerHandler,
     transport::streamable_http_server::{
-        SessionManager,
+        SessionManager, StreamableHttpService,
         session::{SessionState, SessionStore as RmcpStore, SessionStoreError},
     },
 };
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
 
 use super::{
-    places::{Arrival, Outcome, Place, Turn},
-    service::Shared,
+    manager::Manager,
+    places::{Arrival, Outcome, Place, Places, Turn},
     store::{cannot_restore, state_of},
 };
 use crate::{
+    lifecycle::BoundedStore,
     protocol::{LAST_EVENT_ID, Rejection, RejectionKind},
     session::Session,
 };
+
+/// What the clones of a service have in common.
+pub(super) struct Shared<S, M> {
+    pub(super) rmcp: StreamableHttpService<S, Manager<M>>,
+    pub(super) manager: Arc<Manager<M>>,
+    pub(super) places: Arc<Places>,
+    pub(super) store: BoundedStore,
+    /// How many sessions may be restored at a time.
+    pub(super) restoring: Semaphore,
+}
 
 impl<S: ServerHandler, M: SessionManager> Shared<S, M> {
     /// Sees to it that rmcp holds the session of a request. Of requests that arrive at once the first has it restored, and

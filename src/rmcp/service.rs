@@ -27,7 +27,7 @@ use super::{
     manager::Manager,
     notes::{Note, noted},
     places::Places,
-    restore::Handover,
+    restore::{Handover, Shared},
 };
 use crate::{
     lifecycle::BoundedStore,
@@ -122,16 +122,6 @@ use crate::{
 /// rmcp 3.9 to 3.11. The `session_store` of the configuration is replaced.
 pub struct RmcpService<S, M> {
     shared: Arc<Shared<S, M>>,
-}
-
-/// What clones have in common.
-pub(super) struct Shared<S, M> {
-    pub(super) rmcp: StreamableHttpService<S, Manager<M>>,
-    pub(super) manager: Arc<Manager<M>>,
-    pub(super) places: Arc<Places>,
-    pub(super) store: BoundedStore,
-    /// How many sessions may be restored at a time.
-    pub(super) restoring: Semaphore,
 }
 
 impl<S: ServerHandler, M: SessionManager> RmcpService<S, M> {
