@@ -2,8 +2,6 @@
 
 #![allow(clippy::duplicate_mod)] // Examples share files.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use http::{Request, Response};
 use mcp_session_layer::RejectionKind;
@@ -122,7 +120,7 @@ async fn a_real_client_uses_the_first_example() -> anyhow::Result<()> {
 #[cfg(feature = "conformance")]
 #[tokio::test(start_paused = true)]
 async fn a_store_of_ones_own_keeps_the_contract() {
-    let store = Arc::new(own_store::MyStore::default());
+    let store = std::sync::Arc::new(own_store::MyStore::default());
     mcp_session_layer::conformance::all(&store, tokio::time::sleep).await;
 }
 
