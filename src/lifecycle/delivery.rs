@@ -10,7 +10,7 @@ use std::{
 use axum::body::{Body, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{Lifecycle, over::Verdict};
+use super::{Lifecycle, over::Liveness};
 use crate::{
     session::{Session, Tracker, Wake},
     store::{EndReason, StoreError},
@@ -39,17 +39,17 @@ pub(super) fn watch_delivery(body: Body, session: &Session, tracker: &Arc<Tracke
 pub(super) async fn end_undelivered(
     lifecycle: &Lifecycle,
     session: &Session,
-) -> Result<Verdict, StoreError> {
+) -> Result<Liveness, StoreError> {
     let store = &lifecycle.store;
     let terms = lifecycle.settings.terms(session.owner(), Duration::ZERO);
     match store.load(session.id()).await? {
         // A touch would have left it more.
         Some(found) if found.age + found.idle_left <= terms.initial_idle + ROUNDING => {
             store.delete(session.id(), EndReason::Undelivered).await?;
-            Ok(Verdict::Over)
+            Ok(Liveness::Over)
         }
-        Some(found) => Ok(Verdict::Live(found)),
-        None => Ok(Verdict::Open),
+        Some(found) => Ok(Liveness::Live(found)),
+        None => Ok(Liveness::Unknown),
     }
 }
 

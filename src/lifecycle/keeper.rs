@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     Lifecycle,
     delivery::end_undelivered,
-    over::{LONGEST_TOUCH, Verdict, verdict},
+    over::{LONGEST_TOUCH, Liveness, liveness},
     terminate::{end_heard, end_here},
 };
 use crate::{
@@ -124,7 +124,7 @@ enum Look {
 struct Asked {
     session: Session,
     look: Look,
-    answer: Result<Verdict, StoreError>,
+    answer: Result<Liveness, StoreError>,
 }
 
 impl Keeper {
@@ -258,9 +258,9 @@ impl Keeper {
                 false => Ok(None),
             };
             let answer = match touched {
-                Ok(Some(found)) => Ok(Verdict::Live(found)),
+                Ok(Some(found)) => Ok(Liveness::Live(found)),
                 // It may have become somebody else's on another node.
-                Ok(None) => verdict(store, &session, reason_of(&session, look)).await,
+                Ok(None) => liveness(store, &session, reason_of(&session, look)).await,
                 Err(error) => Err(error),
             };
             Asked {
@@ -281,7 +281,7 @@ impl Keeper {
             answer,
         } = asked;
         match answer {
-            Ok(Verdict::Live(found)) => {
+            Ok(Liveness::Live(found)) => {
                 // An old answer about its owner is no less an answer about its time.
                 session.claim(found.session.owner());
                 lifecycle.alive.registry.note(&session, &found);
@@ -289,15 +289,15 @@ impl Keeper {
                     self.schedule(&session);
                 }
             }
-            Ok(Verdict::Over) => {
+            Ok(Liveness::Over) => {
                 let reason = reason_of(&session, look);
                 end_here(&lifecycle, session.reference(), reason);
             }
-            Ok(Verdict::Open) if look == Look::Regular => {
+            Ok(Liveness::Unknown) if look == Look::Regular => {
                 let up = session.times().until().max(times::now());
                 self.put_on_agenda(&session, up.saturating_add(ticks(LONGEST_TOUCH)));
             }
-            Ok(Verdict::Open) => {}
+            Ok(Liveness::Unknown) => {}
             Err(error) => {
                 tracing::warn!(session = %session.reference(), error = &error as &dyn std::error::Error, "could not keep a session");
                 // A store that is briefly away is not the end of anything.

@@ -16,14 +16,14 @@ use crate::{
 };
 
 /// What is certain of a session.
-pub(super) enum Verdict {
+pub(super) enum Liveness {
     Live(Found),
     Over,
-    /// Nothing, for now.
-    Open,
+    /// Nothing is certain, for now.
+    Unknown,
 }
 
-impl From<Expiry> for Verdict {
+impl From<Expiry> for Liveness {
     fn from(expiry: Expiry) -> Self {
         match expiry {
             Expiry::Left(found) => Self::Live(found),
@@ -36,24 +36,24 @@ impl From<Expiry> for Verdict {
 ///
 /// A store that cannot say so is read. What it does not show any more is deleted, which decides as well, but not before
 /// its time has been up for so long that no touch of its last moment can still be under way.
-pub(super) async fn verdict(
+pub(super) async fn liveness(
     store: &BoundedStore,
     session: &Session,
     reason: EndReason,
-) -> Result<Verdict, StoreError> {
+) -> Result<Liveness, StoreError> {
     let id = session.id();
     if let Some(expiry) = store.expire(id).await? {
         return Ok(expiry.into());
     }
     if let Some(found) = store.load(id).await? {
-        return Ok(Verdict::Live(found));
+        return Ok(Liveness::Live(found));
     }
     let certain = session.times().until().saturating_add(ticks(LONGEST_TOUCH));
     if times::now() < certain {
-        return Ok(Verdict::Open);
+        return Ok(Liveness::Unknown);
     }
     store.delete(id, reason).await?;
-    Ok(Verdict::Over)
+    Ok(Liveness::Over)
 }
 
 /// Whether no session of this id is live, however long it takes to say so. For the background.
