@@ -3,13 +3,12 @@
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use axum::{BoxError, extract::OriginalUri};
-use http::{HeaderName, StatusCode, request::Parts};
+use http::{HeaderName, StatusCode, Uri, request::Parts};
 
-use super::CreationRates;
-use super::buffered::DEFAULT_BODY_LIMIT;
+use super::{CreationRates, buffered::DEFAULT_BODY_LIMIT};
 use crate::{
     protocol::{
-        Credentials, RejectionKind, paths::GuardedPaths, rejection::Renderer, request::Rules,
+        Credentials, Head, RejectionKind, paths::GuardedPaths, rejection::Renderer, request::Rules,
     },
     session::{Owner, Principal, Scope, Upstream, Values},
     store::{AtLimit, Terms},
@@ -105,6 +104,20 @@ impl Settings {
             );
             RejectionKind::ValuesFailed
         })
+    }
+
+    /// What a head that has been read already says of its sender's credentials. `None` if it takes
+    /// [more](Self::credentials_of) than that.
+    #[inline]
+    pub(crate) fn credentials_at_first_sight(
+        &self,
+        head: &Head<'_>,
+        uri: &Uri,
+    ) -> Option<Credentials> {
+        match self.credentials.is_empty() {
+            true => Credentials::at_first_sight(head, uri),
+            false => None,
+        }
     }
 
     /// What a request's sender is known by inside; nothing where nobody will ask.

@@ -92,10 +92,7 @@ where
                 if lifecycle.alive.marked.contains(&id) {
                     return self.wait(parts, body, |call| call.ask_about_marked(id));
                 }
-                let credentials = || match settings.credentials.is_empty() {
-                    true => Credentials::at_first_sight(&head, &parts.uri),
-                    false => None,
-                };
+                let credentials = || settings.credentials_at_first_sight(&head, &parts.uri);
                 if settings.principal.is_some() {
                     let about = (digest(), credentials());
                     return self.look_up(&id, about, parts, body);

@@ -15,8 +15,7 @@ use crate::{
         delete::{terminate, terminate_as_inner},
     },
     protocol::{
-        AnswerHead, Credentials, Head, LAST_EVENT_ID, Rejection, RejectionKind, SESSION_ID,
-        SessionId,
+        AnswerHead, Head, LAST_EVENT_ID, Rejection, RejectionKind, SESSION_ID, SessionId,
         message::Message,
         request::{Otherwise, Revisions},
     },
@@ -204,10 +203,7 @@ impl<S: Inner> Call<S> {
     ) -> Result<Response<Body>, S::Failure> {
         let settings = &self.lifecycle.settings;
         let head = Head::read(&mut self.parts.headers);
-        let credentials = match settings.credentials.is_empty() {
-            true => Credentials::at_first_sight(&head, &self.parts.uri),
-            false => None,
-        };
+        let credentials = settings.credentials_at_first_sight(&head, &self.parts.uri);
         let routes = &self.lifecycle.alive.registry.routes;
         let upstream = &self.upstream;
         let digest = routes.digest(&self.parts.uri, head.host, head.version.one(), upstream);
