@@ -140,8 +140,8 @@ pub(super) fn try_out(lifecycle: &Arc<Lifecycle>, session: Session, credentials:
             tracing::warn!(
                 status = heard.status.map(|status| status.as_u16()),
                 "the inner service does not answer this layer's `ping` about a session that it serves, so it is not asked \
-                 which sessions it has forgotten; it may need to know the caller (see `with_inner_context`), or to be named as \
-                 a whole (see `with_inner`)"
+                 which sessions it has forgotten; it may have to be named as a whole (see `with_inner`), or know its callers \
+                 by headers that are not sent along (see `with_credentials`)"
             );
         }
         drop(turn);
