@@ -40,6 +40,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use self::server::support::listen::listen;
+
 fn main() -> anyhow::Result<()> {
     match env::var_os(NODE) {
         Some(_) => server::main(),
@@ -54,8 +56,12 @@ async fn show() -> anyhow::Result<()> {
     let store = arguments.iter().find(|argument| *argument != "--stay");
     let store = store.map_or("redis://127.0.0.1:6379", String::as_str);
 
+    let listener = match stay {
+        true => listen().await?,
+        false => TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?,
+    };
     let (a, mut b) = (Node::start(store).await?, Node::start(store).await?);
-    let front = proxy([a.mcp, b.mcp], if stay { 3000 } else { 0 }).await?;
+    let front = proxy([a.mcp, b.mcp], listener).await?;
     println!("nodes {} and {}, in front of them {front}", a.mcp, b.mcp);
 
     let client = McpClient::connect(front).await?;
@@ -208,14 +214,13 @@ fn http() -> Client<HttpConnector, Body> {
 }
 
 /// Gives each request to the next node, and to the one after it if that one is away.
-async fn proxy(nodes: [SocketAddr; 2], port: u16) -> anyhow::Result<SocketAddr> {
+async fn proxy(nodes: [SocketAddr; 2], listener: TcpListener) -> anyhow::Result<SocketAddr> {
     let proxy = Proxy {
         nodes,
         next: Arc::default(),
         client: http(),
     };
     let app = Router::new().fallback(pass).with_state(proxy);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move { axum::serve(listener, app).await });
     Ok(address)

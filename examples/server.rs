@@ -19,7 +19,7 @@
 //! $ curl -s -X DELETE http://127.0.0.1:3001/principals/alice
 //! ```
 
-mod support;
+pub(crate) mod support;
 
 use std::{
     sync::{

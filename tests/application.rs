@@ -194,6 +194,38 @@ async fn the_log_says_why_a_request_was_refused() {
     }
 }
 
+/// As when the layer is around something else, or a handler returns a `String`.
+#[tokio::test]
+async fn the_log_says_once_that_initialize_is_answered_with_something_else() {
+    let log = Log::default();
+    let _guard = log.listen();
+    let warned = || log.take().matches(" WARN ").count();
+    let guarded = |mcp| {
+        let app = Router::new().route("/mcp", mcp);
+        app.layer(layer(MemoryStore::new()).with_paths(["/mcp"]))
+    };
+    let text = guarded(post(async || "hello"));
+    let question = request("POST").body("{}".into()).unwrap();
+    assert_eq!(send(&text, question).await.status, 400);
+    assert_eq!(warned(), 0, "it is no `initialize`");
+    assert!(send(&text, initialize()).await.ids().is_empty());
+    let line = log.take();
+    let content_type = r#"content_type=Some("text/plain; charset=utf-8")"#;
+    assert!(
+        line.contains(" WARN ") && line.contains(content_type),
+        "{line}"
+    );
+    assert!(line.contains("no session is opened"), "{line}");
+    send(&text, initialize()).await;
+    assert_eq!(warned(), 0, "it is said already");
+
+    let failed = guarded(post(async || (StatusCode::BAD_GATEWAY, "hello")));
+    send(&failed, initialize()).await;
+    let (json, _) = app();
+    send(&json, initialize()).await;
+    assert_eq!(warned(), 0, "neither is a mistake of the set-up");
+}
+
 /// The log of the current thread.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);

@@ -51,6 +51,7 @@ use self::{
     support::{
         admin::admin,
         auth::{AuthOptions, authenticate},
+        listen::listen_at,
         process::{asked_to_stop, serve_admin, write_log},
         sessions::SessionOptions,
     },
@@ -95,7 +96,7 @@ fn absolute(path: &str) -> Result<String, &'static str> {
 pub(crate) async fn main() -> anyhow::Result<()> {
     write_log()?;
     let options = Options::parse();
-    let listener = TcpListener::bind(options.listen).await?;
+    let listener = listen_at(options.listen, "name another with --listen").await?;
     serve(options, listener, asked_to_stop()).await
 }
 

@@ -4,7 +4,6 @@ use axum::{
     Json, Router,
     extract::{Path, State},
     http::StatusCode,
-    response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
 use mcp_session_layer::{
@@ -25,7 +24,7 @@ pub(crate) fn admin(sessions: Sessions) -> Router {
         .merge(admin::router(sessions, &AllowedHosts::loopback()))
 }
 
-async fn list(State(sessions): State<Sessions>) -> Result<Json<Vec<Value>>, Failed> {
+async fn list(State(sessions): State<Sessions>) -> Result<Json<Vec<Value>>, StoreError> {
     const PAGE: usize = 1000;
     let mut rows = Vec::new();
     let mut after = None;
@@ -53,11 +52,8 @@ fn row(listed: &SessionInfo) -> Value {
 
 async fn end(
     State(sessions): State<Sessions>,
-    Path(reference): Path<String>,
-) -> Result<StatusCode, Failed> {
-    let Ok(reference) = reference.parse::<SessionRef>() else {
-        return Ok(StatusCode::BAD_REQUEST);
-    };
+    Path(reference): Path<SessionRef>,
+) -> Result<StatusCode, StoreError> {
     Ok(match sessions.end(&reference).await? {
         true => StatusCode::NO_CONTENT,
         false => StatusCode::NOT_FOUND,
@@ -67,7 +63,7 @@ async fn end(
 async fn end_of(
     State(sessions): State<Sessions>,
     Path(principal): Path<String>,
-) -> Result<Json<Value>, Failed> {
+) -> Result<Json<Value>, StoreError> {
     let ended = sessions.end_of(Some(&Principal::new(principal))).await?;
     Ok(Json(json!({ "ended": ended })))
 }
@@ -75,19 +71,4 @@ async fn end_of(
 async fn drain(State(sessions): State<Sessions>) -> StatusCode {
     sessions.drain();
     StatusCode::NO_CONTENT
-}
-
-struct Failed(StoreError);
-
-impl From<StoreError> for Failed {
-    fn from(error: StoreError) -> Self {
-        Self(error)
-    }
-}
-
-impl IntoResponse for Failed {
-    fn into_response(self) -> Response {
-        tracing::error!(error = &self.0 as &dyn std::error::Error, "admin");
-        (StatusCode::SERVICE_UNAVAILABLE, self.0.to_string()).into_response()
-    }
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -31,6 +32,7 @@ pub(super) struct Admission {
     /// When that was looked for, and when there may be room.
     room_at: Mutex<Option<(Instant, Instant)>>,
     said_that_ids_are_issued_here: AtomicBool,
+    said_that_none_is_opened: AtomicBool,
 }
 
 /// How many sessions are being created: from before the inner service is asked until the store has them.
@@ -152,6 +154,19 @@ impl Admission {
     pub(super) fn say_that_ids_are_issued_here(&self) {
         if !self.said_that_ids_are_issued_here.swap(true, Relaxed) {
             tracing::info!("the inner service issues no session ids, so this layer does");
+        }
+    }
+
+    /// `initialize` succeeded, and its answer is of no type that MCP knows. Said once: it is a mistake of the set-up.
+    #[cold]
+    pub(super) fn say_that_none_is_opened(&self, content_type: Option<&HeaderValue>) {
+        if !self.said_that_none_is_opened.swap(true, Relaxed) {
+            tracing::warn!(
+                ?content_type,
+                "an `initialize` was answered with success, but neither with a JSON-RPC answer as plain `application/json` nor \
+                 with an event stream, so no session is opened; either this layer guards something else than the MCP \
+                 service, or the handler answers without a `Content-Type`, or what compresses is inside this layer"
+            );
         }
     }
 }

@@ -75,8 +75,10 @@ impl BoundedStore {
         session: &Session,
         terms: &Terms,
     ) -> Result<Created, StoreError> {
-        let call = || self.store.make_room(session, terms);
-        self.retry("make room for a session", call).await
+        let call = self.retry("make room for a session", || {
+            self.store.make_room(session, terms)
+        });
+        counted("make_room", call).await
     }
 
     pub(crate) async fn load(&self, id: &SessionId) -> Result<Option<Found>, StoreError> {
@@ -111,8 +113,8 @@ impl BoundedStore {
         change: &Change,
     ) -> Result<Option<Found>, StoreError> {
         let doing = "change a session's values";
-        self.retry(doing, || self.store.change(id, owner, change))
-            .await
+        let call = self.retry(doing, || self.store.change(id, owner, change));
+        counted("change", call).await
     }
 
     pub(crate) async fn claim(

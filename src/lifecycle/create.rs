@@ -8,7 +8,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Response, request::Parts};
+use http::{Response, header::CONTENT_TYPE, request::Parts};
 use tokio::time::Instant;
 
 use super::{
@@ -125,7 +125,14 @@ impl Creation {
                     .say_that_ids_are_issued_here();
                 (self.spare_id.clone(), Issuer::Layer)
             }
-            Issued::None => return response,
+            Issued::None => {
+                if self.params.is_some() {
+                    let content_type = response.headers().get(CONTENT_TYPE);
+                    let admission = &self.lifecycle.alive.admission;
+                    admission.say_that_none_is_opened(content_type);
+                }
+                return response;
+            }
             Issued::IllFormed => {
                 tracing::error!("the inner service issued an ill-formed session id");
                 self.strip(&mut response);

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use mcp_session_layer::{CachedStore, MemoryStore, Principal};
+use mcp_session_layer::{CachedStore, Change, MemoryStore, Principal};
 use tokio::time::sleep;
 
 use crate::{
@@ -186,7 +186,8 @@ fn a_stream_is_watched_until_it_is_dropped_or_its_session_ends() {
 fn store_calls_count_by_verb_with_their_time_and_their_errors() {
     alone(async |changes| {
         let store = TestStore::default().with_delay(SECOND / 4);
-        let app = app(&layer(store.clone()));
+        let layer = layer(store.clone());
+        let app = app(&layer);
         let id = send(&app, initialize()).await.id();
         send(&app, post(&id)).await;
         let of = |verb| {
@@ -196,6 +197,13 @@ fn store_calls_count_by_verb_with_their_time_and_their_errors() {
             )
         };
         assert_eq!((of("create"), of("touch").0), ((1.0, 0.25), 1.0));
+        assert_eq!(of("make_room").0, 1.0);
+
+        let session = store.peek(&id).await.unwrap().session;
+        let change = Change::new().set("locale", "de");
+        let changed = layer.sessions().change(&session, &change).await;
+        assert!(changed.unwrap().is_some());
+        assert_eq!(of("change"), (1.0, 0.25));
 
         store.disturb(&["touch"], AWAY);
         assert_eq!(send(&app, post(&id)).await.status, 503);
