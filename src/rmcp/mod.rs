@@ -14,6 +14,7 @@ mod events;
 mod manager;
 mod notes;
 mod places;
+mod refusal;
 mod restore;
 mod service;
 mod store;

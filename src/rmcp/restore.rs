@@ -26,6 +26,7 @@ use tokio::{
 use super::{
     manager::Manager,
     places::{Arrival, Outcome, Place, Places, Turn},
+    refusal::refused,
     store::{cannot_restore, state_of},
 };
 use crate::{
@@ -83,7 +84,9 @@ impl<S: ServerHandler, M: SessionManager> Shared<S, M> {
                 Outcome::Refused if is_mine => Ok(()),
                 Outcome::Refused => continue,
                 Outcome::Rejected(kind) => Err(Rejection::new(kind).into_response()),
-                Outcome::Failed(status) => Err(failed(status)),
+                Outcome::Failed(status) => {
+                    Err(refused(status, "The session could not be restored"))
+                }
             };
         }
     }
@@ -212,13 +215,6 @@ fn ping(mut parts: Parts) -> Request<Body> {
     Request::from_parts(parts, Body::from(PING))
 }
 
-fn failed(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::from("The session could not be restored"));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, TEXT);
-    response
-}
-
 const PING: &str = r#"{"jsonrpc":"2.0","id":"restore","method":"ping"}"#;
 
 /// What is said of a message that is not sent.
@@ -232,7 +228,6 @@ const OF_THE_MESSAGE: [HeaderName; 6] = [
 ];
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const JSON_OR_EVENTS: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// How long a session waits for its turn where many come at once: half of what the most impatient clients allow.
 const LONGEST_LINE: Duration = Duration::from_secs(30);

@@ -9,10 +9,7 @@ use std::{
 };
 
 use axum::{body::Body, response::IntoResponse as _};
-use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE},
-};
+use http::{Method, Request, Response, StatusCode};
 use rmcp::{
     ServerHandler,
     transport::streamable_http_server::{
@@ -27,6 +24,7 @@ use super::{
     manager::Manager,
     notes::{Note, noted},
     places::Places,
+    refusal::refused,
     restore::{Handover, Shared},
 };
 use crate::{
@@ -183,7 +181,10 @@ impl<S: ServerHandler, M: SessionManager> Shared<S, M> {
         let request = Request::from_parts(parts, body);
         let (response, note) = noted(self.rmcp.handle(request)).await;
         match note {
-            Some(Note::UnknownEvent) => unknown_event(),
+            Some(Note::UnknownEvent) => refused(
+                StatusCode::BAD_REQUEST,
+                "Last-Event-ID is none of this session",
+            ),
             // It went just now, most likely after rmcp's own idle time. It can be restored.
             Some(Note::NotHere) if session.is_some() && !response.status().is_success() => {
                 Rejection::new(RejectionKind::Busy).into_response()
@@ -236,18 +237,6 @@ impl fmt::Debug for RmcpResponseFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RmcpResponseFuture").finish_non_exhaustive()
     }
-}
-
-fn unknown_event() -> Response<Body> {
-    let mut response = Response::new(Body::from("Last-Event-ID is none of this session"));
-    *response.status_mut() = StatusCode::BAD_REQUEST;
-    let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 /// Each asks the store once: fewer than would wait longer for one of a pool's connections than a request does.

@@ -155,6 +155,7 @@ async fn an_error_of_the_service_stays_what_it_is() {
         let answers = (0..5).map(|_| b.send("alice", post(&id)));
         for answer in join_all(answers).await {
             assert_eq!((answer.status, answer.kind()), (500, None));
+            assert_eq!(answer.header("cache-control"), Some("no-store"));
         }
     }
     // Nothing of it is taken for a session afterwards.
