@@ -73,19 +73,18 @@ impl DerefMut for Held<'_> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else {
+        let Some(mut connection) = self.connection.take() else {
             return;
         };
-        let mut connection = connection.into_inner();
         match Handle::try_current() {
             Ok(runtime) => {
                 runtime.spawn(async move {
                     if !matches!(timeout(SETTLE, connection.ping()).await, Ok(Ok(()))) {
-                        give_up(connection);
+                        give_up(connection.into_inner());
                     }
                 });
             }
-            Err(_) => give_up(connection),
+            Err(_) => give_up(connection.into_inner()),
         }
     }
 }
