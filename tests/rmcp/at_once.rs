@@ -1,11 +1,11 @@
 //! Requests of one session that arrive at once at a node that has never seen it, whatever the store.
 //!
-//! `RMCP_ROUNDS=1000 RMCP_SESSIONS=1000 cargo test --release ..` tries harder.
+//! `RMCP_ROUNDS` and `RMCP_SESSIONS` say how many rounds, and how many sessions at once; `.ci/long` has a thousand of each.
 
 use std::{env, iter, sync::Arc, time::Duration};
 
 use futures_util::future::{JoinAll, join_all};
-use mcp_session_layer::{MemoryStore, SessionId, SessionStore};
+use mcp_session_layer::{CreationRates, MemoryStore, SessionId, SessionStore};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use tokio::time::Instant;
 
@@ -118,6 +118,7 @@ async fn rounds(name: &str, a: &Node, b: &Arc<Node>) {
         }
         assert_eq!(a.send("alice", delete(&id)).await.status, 202);
     }
+    println!("{name}: {rounds} rounds, {} failures", wrong.len());
     assert_eq!(wrong, [0; 0], "{name}, {rounds} rounds");
     // Each session was restored for one of its requests.
     let restored = b.service.restored.load(std::sync::atomic::Ordering::SeqCst);
@@ -139,10 +140,8 @@ async fn many_sessions(name: &str, a: &Node, b: &Arc<Node>) {
     for answer in join_all(answers).await {
         wrong.extend(Some(answer.unwrap()).filter(|status| *status != 200));
     }
-    println!(
-        "{name}: {sessions} sessions restored in {:?}",
-        began.elapsed()
-    );
+    let took = began.elapsed();
+    println!("{name}: {sessions} sessions restored at once in {took:?}");
     assert_eq!(wrong, [0; 0], "{name}, {sessions} sessions at once");
     assert_eq!(b.holds().await, sessions);
 }
@@ -160,7 +159,9 @@ fn answered(node: &Arc<Node>, id: &str) -> impl Future<Output = u16> + use<> {
 fn node(store: &(impl SessionStore + Clone)) -> Arc<Node> {
     // What is created here goes by itself, should a test break off.
     let set = |layer: mcp_session_layer::McpSessionLayer| {
-        layer.with_idle_timeout(Duration::from_secs(600))
+        layer
+            .with_idle_timeout(Duration::from_secs(600))
+            .with_creation_rates(CreationRates::unlimited())
     };
     Arc::new(Node::with(store, LocalSessionManager::default(), set, None))
 }
