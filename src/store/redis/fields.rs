@@ -95,10 +95,11 @@ pub(super) fn read(row: Row, doing: &'static str) -> Result<(SessionRecord, Time
             .map_err(|error| corrupt().with_source(error))?,
         ..SessionRecord::new(owner, issuer)
     };
+    let life_left = life_ends.map(until);
     let times = Times {
         age: micros(now.saturating_sub(created)),
-        idle_left: until(ends),
-        life_left: life_ends.map(until),
+        idle_left: until(ends).min(life_left.unwrap_or(Duration::MAX)),
+        life_left,
     };
     Ok((record, times))
 }
