@@ -2,6 +2,7 @@
 //! readings of a path: no dead id reaches a guarded handler, and no other request notices the layer.
 
 mod oracle;
+mod routed;
 mod shapes;
 
 use std::cell::RefCell;
@@ -14,15 +15,12 @@ use proptest::{
     sample::{Index, select},
     test_runner::{Config, TestRng, TestRunner},
 };
-use tokio::runtime::{Builder, Runtime};
 use tower::{Layer as _, ServiceExt as _};
 
 use self::{
     oracle::{Verdict, readings, verdict},
-    shapes::{SHAPES, Shape, send},
+    routed::{Apps, runtime},
 };
-
-const DEAD: &str = r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"}}"#;
 
 /// Spellings that have been mistaken, or could be.
 const NASTY: &str = r"
@@ -121,73 +119,11 @@ fn check_paths(cases: u32, check: impl Fn(&str) -> Result<(), TestCaseError>) {
     checked.unwrap_or_else(|error| panic!("{error}"));
 }
 
-fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
-}
-
-/// What came to pass, counted.
-#[derive(Debug, Default)]
-struct Counts {
-    routed_to_mcp: usize,
-    refused: usize,
-    untouched: usize,
-    untouched_though_odd: usize,
-}
-
-fn is_odd(path: &str) -> bool {
-    path.contains(['%', ';', '\\']) || path.contains("/.") || path.contains("//")
-}
-
 #[test]
 fn what_arrives_is_guarded_and_nothing_else() {
-    let runtime = runtime();
-    let guard = McpSessionLayer::new(MemoryStore::new());
-    let layered = |shape: &Shape| match shape.guarded {
-        [] => (shape.build)(Some(guard.clone())),
-        paths => (shape.build)(Some(guard.clone().with_paths(paths.iter().copied()))),
-    };
-    let apps: Vec<_> = SHAPES
-        .iter()
-        .map(|shape| (shape, (shape.build)(None), layered(shape)))
-        .collect();
-    let counts = RefCell::new(Counts::default());
-    check_paths(1_500, |path| {
-        let readings = readings(path);
-        let mut counts = counts.borrow_mut();
-        for (shape, bare, layered) in &apps {
-            let expected = runtime.block_on(send(bare, path));
-            let answer = runtime.block_on(send(layered, path));
-            let name = shape.name;
-            let is_refused = answer.body == DEAD;
-            if expected.body == "mcp" {
-                counts.routed_to_mcp += 1;
-                prop_assert!(is_refused, "{}: {} came through", name, path);
-                continue;
-            }
-            let guarded: Vec<_> = shape
-                .guarded
-                .iter()
-                .map(|path| path.trim_end_matches('/'))
-                .collect();
-            let arrives = verdict(&readings, &guarded, &[]) == Verdict::Arrives;
-            if is_refused {
-                counts.refused += 1;
-                prop_assert!(arrives, "{}: {} was refused", name, path);
-            } else {
-                counts.untouched += 1;
-                counts.untouched_though_odd += usize::from(is_odd(path));
-                prop_assert!(
-                    !arrives || !shape.is_outside,
-                    "{}: {} came through",
-                    name,
-                    path
-                );
-                prop_assert_eq!(answer, expected, "{}: {}", name, path);
-            }
-        }
-        Ok(())
-    });
-    let counts = counts.into_inner();
+    let apps = Apps::new();
+    check_paths(1_500, |path| apps.check(path));
+    let counts = apps.counts();
     println!("{counts:?}");
     assert!(
         counts.routed_to_mcp > 2_000 && counts.untouched_though_odd > 10_000,

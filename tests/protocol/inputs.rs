@@ -7,8 +7,11 @@ use axum::body::Body;
 use http::{HeaderValue, Method, Request};
 use mcp_session_layer::{Issuer, MemoryStore, SessionId, SessionStore as _};
 use parking_lot::Mutex;
-use proptest::{collection::vec, prelude::*};
-use tokio::time::{advance, pause};
+use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+use tokio::{
+    runtime::Builder,
+    time::{advance, pause},
+};
 use tower::Layer as _;
 
 use crate::{
@@ -25,7 +28,7 @@ use crate::{
 
 /// A request and what the inner service says to it.
 #[derive(Debug, Clone)]
-struct Exchange {
+pub(crate) struct Exchange {
     method: String,
     user: Option<&'static str>,
     versions: Vec<Vec<u8>>,
@@ -81,7 +84,7 @@ fn versions() -> impl Strategy<Value = Vec<Vec<u8>>> {
     prop_oneof![4 => vec(version.clone(), 0..2), 1 => vec(version, 2)]
 }
 
-fn exchange() -> impl Strategy<Value = Exchange> {
+pub(crate) fn exchange() -> impl Strategy<Value = Exchange> {
     let method = prop_oneof![
         "POST",
         "POST",
@@ -257,16 +260,23 @@ async fn holds(
     Ok(())
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+/// Exchanges, and whether sessions are optional and issued ids go inward.
+pub(crate) fn cases() -> impl Strategy<Value = (Vec<Exchange>, bool, bool)> {
+    (vec(exchange(), 1..8), any::<bool>(), any::<bool>())
+}
 
-    #[test]
-    fn only_live_ids_go_in_and_out(
-        exchanges in vec(exchange(), 1..8),
-        optional in any::<bool>(),
-        forwards in any::<bool>(),
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(holds(exchanges, optional, forwards))?;
-    }
+pub(crate) fn check(
+    (exchanges, optional, forwards): (Vec<Exchange>, bool, bool),
+) -> Result<(), TestCaseError> {
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(holds(exchanges, optional, forwards))
+}
+
+#[test]
+fn only_live_ids_go_in_and_out() {
+    let config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(512)
+    };
+    TestRunner::new(config).run(&cases(), check).unwrap();
 }
