@@ -22,102 +22,114 @@ use crate::{
     session::{self, InFlight, Verdict},
 };
 
-/// An answer to a request on a session.
-pub(crate) enum Answered {
-    /// It can go out.
-    Now(Response<Body>),
-    /// It may mean that the inner service has forgotten the session.
-    Suspicious(Response<Body>, Forwarded),
-}
-
-impl Answered {
-    /// Waits, where more has to be found out.
-    pub(crate) async fn resolve(self, lifecycle: &Arc<Lifecycle>) -> Response<Body> {
-        let (response, forwarded) = match self {
-            Self::Now(response) => return response,
-            Self::Suspicious(response, forwarded) => (response, forwarded),
-        };
-        let verdict = judge(lifecycle, &forwarded).await;
-        if forwarded.session().has_ended() {
-            return refuse(lifecycle, RejectionKind::Ended);
-        }
-        if verdict == Verdict::Forgotten {
-            conclude(lifecycle, &forwarded).await;
-            return refuse(lifecycle, RejectionKind::InnerGone);
-        }
-        hold_failed(lifecycle, response, forwarded)
-    }
-}
-
-/// Removes every session id from an answer but the one of the session it was asked on, and keeps the session in use until
-/// its body ends.
+/// Makes of an answer what may go out: removes every session id but the one of the session it was asked on, and keeps the
+/// session in use until the body ends. `true` if the answer may mean that the inner service has forgotten the session: then
+/// it has to be [resolved](resolve) first.
+///
+/// All of it happens where answer and request are: on a live session nothing is moved about.
 #[inline]
 pub(crate) fn answer_on_session(
     lifecycle: &Arc<Lifecycle>,
-    mut response: Response<Body>,
-    mut forwarded: Forwarded,
-) -> Answered {
+    response: &mut Response<Body>,
+    forwarded: &mut Option<Forwarded>,
+) -> bool {
+    let request = forwarded.as_mut().expect("polled after completion");
     if response.status().as_u16() >= 400 {
         return answer_failed(lifecycle, response, forwarded);
     }
-    forwarded.served(lifecycle);
+    request.served(lifecycle);
     let head = AnswerHead::read(response.headers());
     if head.has_id {
-        strip_to_own(lifecycle, &mut response, &forwarded);
+        strip_to_own(lifecycle, response, request);
     }
-    Answered::Now(hold(lifecycle, response, forwarded, head.is_event_stream))
+    hold(lifecycle, response, forwarded, head.is_event_stream);
+    false
 }
 
 #[cold]
 fn answer_failed(
     lifecycle: &Arc<Lifecycle>,
+    response: &mut Response<Body>,
+    forwarded: &mut Option<Forwarded>,
+) -> bool {
+    let Some(request) = forwarded else {
+        return false;
+    };
+    strip_to_own(lifecycle, response, request);
+    if let Some(refusal) = refusal_for(lifecycle, response, request) {
+        *response = refusal;
+    } else if suspects(lifecycle, request.session(), response.status()) {
+        return true;
+    } else {
+        hold_failed(lifecycle, response, forwarded);
+    }
+    false
+}
+
+/// Finds out whether the inner service has forgotten the session, and answers accordingly.
+pub(crate) async fn resolve(
+    lifecycle: &Arc<Lifecycle>,
     mut response: Response<Body>,
     forwarded: Forwarded,
-) -> Answered {
-    strip_to_own(lifecycle, &mut response, &forwarded);
-    if let Some(refusal) = refusal_for(lifecycle, &mut response, &forwarded) {
-        return Answered::Now(refusal);
+) -> Response<Body> {
+    let verdict = judge(lifecycle, &forwarded).await;
+    if forwarded.session().has_ended() {
+        return refuse(lifecycle, RejectionKind::Ended);
     }
-    if suspects(lifecycle, forwarded.session(), response.status()) {
-        return Answered::Suspicious(response, forwarded);
+    if verdict == Verdict::Forgotten {
+        conclude(lifecycle, &forwarded).await;
+        return refuse(lifecycle, RejectionKind::InnerGone);
     }
-    Answered::Now(hold_failed(lifecycle, response, forwarded))
+    hold_failed(lifecycle, &mut response, &mut Some(forwarded));
+    response
 }
 
 fn hold_failed(
     lifecycle: &Lifecycle,
-    response: Response<Body>,
-    forwarded: Forwarded,
-) -> Response<Body> {
+    response: &mut Response<Body>,
+    forwarded: &mut Option<Forwarded>,
+) {
     let is_event_stream = AnswerHead::read(response.headers()).is_event_stream;
-    hold(lifecycle, response, forwarded, is_event_stream)
+    hold(lifecycle, response, forwarded, is_event_stream);
 }
 
 /// Keeps the session in use until the answer's body ends; ends the body with the session, if it is a stream.
 #[inline]
 fn hold(
     lifecycle: &Lifecycle,
-    response: Response<Body>,
-    forwarded: Forwarded,
+    response: &mut Response<Body>,
+    forwarded: &mut Option<Forwarded>,
     is_event_stream: bool,
-) -> Response<Body> {
-    if response.body().is_end_stream() {
-        return response;
+) {
+    if !response.body().is_end_stream() {
+        hold_body(lifecycle, response, forwarded, is_event_stream);
     }
-    let Forwarded {
+    *forwarded = None;
+}
+
+fn hold_body(
+    lifecycle: &Lifecycle,
+    response: &mut Response<Body>,
+    forwarded: &mut Option<Forwarded>,
+    is_event_stream: bool,
+) {
+    let Some(Forwarded {
         in_flight, kind, ..
-    } = forwarded;
-    let (parts, body) = response.into_parts();
-    let body = match is_event_stream {
+    }) = forwarded.take()
+    else {
+        return;
+    };
+    let body = std::mem::take(response.body_mut());
+    let held = match is_event_stream {
         true => session::watch(body, in_flight, kind),
         false => Ok(Body::new(UntilEnd {
             body,
             in_flight: Some(in_flight),
         })),
     };
-    match body {
-        Ok(body) => Response::from_parts(parts, body),
-        Err(kind) => refuse(lifecycle, kind),
+    match held {
+        Ok(body) => *response.body_mut() = body,
+        Err(kind) => *response = refuse(lifecycle, kind),
     }
 }
 

@@ -15,7 +15,6 @@ use self::{
     keeper::KeeperStart, marked::Marked, notices::Notices, notify::Notifier, question::Questions,
 };
 pub(crate) use self::{
-    answer::Answered,
     background::Background,
     bounded_store::BoundedStore,
     buffered::{BODY_BUDGET, Buffered, ReadEnd},

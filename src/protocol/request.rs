@@ -30,7 +30,7 @@ pub(crate) enum RequestKind<'r> {
 
 impl<'r> RequestKind<'r> {
     /// Judges a request on a guarded path.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(method: &Method, head: &Head<'r>, rules: Rules) -> Self {
         // A CORS preflight carries no session and must reach whoever answers it.
         if method == Method::OPTIONS {

@@ -16,8 +16,8 @@ use tower::BoxError;
 
 use crate::{
     lifecycle::{
-        Answered, Forwarded, Lifecycle,
-        answer::{answer_on_session, answer_without_session},
+        Forwarded, Lifecycle,
+        answer::{answer_on_session, answer_without_session, resolve},
     },
     protocol::{Rejection, RejectionKind},
     session::{Counted, CutWaiter},
@@ -137,12 +137,12 @@ where
                     lifecycle,
                     forwarded,
                 } => {
-                    let response = ready!(inner.poll(cx))?.map(Body::new);
-                    let forwarded = forwarded.take().expect("polled after completion");
-                    match answer_on_session(lifecycle, response, forwarded) {
-                        Answered::Now(response) => return Poll::Ready(Ok(response)),
-                        answered => Self::resolve(answered, Arc::clone(lifecycle)),
+                    let mut response = ready!(inner.poll(cx))?.map(Body::new);
+                    if !answer_on_session(lifecycle, &mut response, forwarded) {
+                        return Poll::Ready(Ok(response));
                     }
+                    let forwarded = forwarded.take().expect("it was there just now");
+                    Self::resolve(response, forwarded, Arc::clone(lifecycle))
                 }
                 StateProjection::Refused { response } => {
                     let response = response.take().expect("polled after completion");
@@ -155,11 +155,15 @@ where
     }
 
     #[cold]
-    fn resolve(answered: Answered, lifecycle: Arc<Lifecycle>) -> Self {
+    fn resolve(
+        response: Response<Body>,
+        forwarded: Forwarded,
+        lifecycle: Arc<Lifecycle>,
+    ) -> Self {
         Self::Waiting {
             _counted: lifecycle.alive.registry.tracker.begin(),
             lifecycle: Arc::clone(&lifecycle),
-            future: Box::pin(async move { Ok(answered.resolve(&lifecycle).await) }),
+            future: Box::pin(async move { Ok(resolve(&lifecycle, response, forwarded).await) }),
         }
     }
 }

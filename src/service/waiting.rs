@@ -10,7 +10,7 @@ use tower::{BoxError, Service};
 use crate::{
     lifecycle::{
         Buffered, Creation, Forwarded, InitializeParams, Lifecycle, ReadEnd, Settings,
-        answer::{answer_on_session, answer_without_session, strip_to_own},
+        answer::{answer_on_session, answer_without_session, resolve, strip_to_own},
         background::run_to_its_end,
         delete::{terminate, terminate_as_inner},
     },
@@ -219,9 +219,13 @@ impl<S: Inner> Call<S> {
             return self.delete(forwarded).await;
         }
         let request = Request::from_parts(self.parts, self.body);
-        let response = self.inner.send(request).await?;
-        let answered = answer_on_session(&self.lifecycle, response, forwarded);
-        Ok(answered.resolve(&self.lifecycle).await)
+        let mut response = self.inner.send(request).await?;
+        let mut forwarded = Some(forwarded);
+        let is_suspicious = answer_on_session(&self.lifecycle, &mut response, &mut forwarded);
+        match forwarded.filter(|_| is_suspicious) {
+            Some(forwarded) => Ok(resolve(&self.lifecycle, response, forwarded).await),
+            None => Ok(response),
+        }
     }
 
     /// Serves a DELETE on a live session, to its end although the client hangs up.
