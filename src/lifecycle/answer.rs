@@ -27,7 +27,7 @@ use crate::{
 /// it has to be [resolved](resolve) first.
 ///
 /// All of it happens where answer and request are: on a live session nothing is moved about.
-#[inline]
+#[inline(always)]
 pub(crate) fn answer_on_session(
     lifecycle: &Arc<Lifecycle>,
     response: &mut Response<Body>,

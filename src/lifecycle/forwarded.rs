@@ -22,7 +22,7 @@ pub(crate) struct Forwarded {
 impl Forwarded {
     /// Prepares a request for the inner service. `digest` names its route. `credentials` are what its head has said of them,
     /// if that was all.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn prepare(
         lifecycle: &Lifecycle,
         in_flight: InFlight,

@@ -51,7 +51,7 @@ type ValuesOf = Arc<dyn Fn(&Parts) -> Result<Values, BoxError> + Send + Sync>;
 
 impl Settings {
     /// Whether a request goes to a guarded path, as it is spelled here or as it came to the outermost router.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn guards(&self, parts: &Parts) -> bool {
         let path = parts.uri.path();
         // A nested router takes its prefix away and keeps where the request went.

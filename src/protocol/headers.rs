@@ -1,19 +1,22 @@
 //! The headers that sessions depend on, found in one pass over a head.
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{CONTENT_ENCODING, CONTENT_TYPE},
-};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+// As text too: what it takes to compare with a `static` of this type is not known when compiling.
+const SESSION_ID_NAME: &str = "mcp-session-id";
+const PROTOCOL_VERSION_NAME: &str = "mcp-protocol-version";
+const LAST_EVENT_ID_NAME: &str = "last-event-id";
+const METHOD_NAME: &str = "mcp-method";
 
 /// `Mcp-Session-Id`: carries the session id, in both directions (2025-11-25, transports, session management).
-pub static SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+pub static SESSION_ID: HeaderName = HeaderName::from_static(SESSION_ID_NAME);
 /// `MCP-Protocol-Version`: carries the protocol revision of a request (2025-06-18, transports, protocol version header).
-pub static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub static PROTOCOL_VERSION: HeaderName = HeaderName::from_static(PROTOCOL_VERSION_NAME);
 /// `Last-Event-ID`: asks for the rest of a stream. Bound to a session, so it goes where the session id goes.
-pub static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub static LAST_EVENT_ID: HeaderName = HeaderName::from_static(LAST_EVENT_ID_NAME);
 /// `Mcp-Method`: the method of the message in a request's body (2026-07-28, Streamable HTTP, request headers). Says nothing
 /// that is to be trusted of a request whose revision does not know it.
-pub static METHOD: HeaderName = HeaderName::from_static("mcp-method");
+pub static METHOD: HeaderName = HeaderName::from_static(METHOD_NAME);
 /// `Mcp-Name`: the tool, resource or prompt that a request is about (2026-07-28, Streamable HTTP, request headers).
 pub static NAME: HeaderName = HeaderName::from_static("mcp-name");
 
@@ -67,17 +70,17 @@ impl<'r> Head<'r> {
             let name = name.as_str();
             match name.len() {
                 4 if name == "host" => head.host = head.host.or(Some(value)),
-                10 if name == METHOD.as_str() => head.is_initialize |= value == "initialize",
+                10 if name == METHOD_NAME => head.is_initialize |= value == "initialize",
                 6 if name == "cookie" => head.has_other_credentials = true,
                 9 if name == "x-api-key" => head.has_other_credentials = true,
                 13 if name == "authorization" => head.authorization.add(value),
-                13 if name == LAST_EVENT_ID.as_str() => head.has_last_event_id = true,
-                14 if name == SESSION_ID.as_str() => {
+                13 if name == LAST_EVENT_ID_NAME => head.has_last_event_id = true,
+                14 if name == SESSION_ID_NAME => {
                     value.set_sensitive(true);
                     head.id.add(value);
                 }
                 19 if name == "proxy-authorization" => head.has_other_credentials = true,
-                20 if name == PROTOCOL_VERSION.as_str() => head.version.add(value),
+                20 if name == PROTOCOL_VERSION_NAME => head.version.add(value),
                 _ => {}
             }
         }
@@ -94,18 +97,23 @@ pub(crate) struct AnswerHead {
 }
 
 impl AnswerHead {
+    #[inline]
     pub(crate) fn read(headers: &HeaderMap) -> Self {
+        match headers.is_empty() {
+            true => Self::default(),
+            false => Self::read_lines(headers),
+        }
+    }
+
+    fn read_lines(headers: &HeaderMap) -> Self {
         let mut head = Self::default();
         let mut is_encoded = false;
-        if headers.is_empty() {
-            return head;
-        }
         for (name, value) in headers {
             let name = name.as_str();
             match name.len() {
-                12 if name == CONTENT_TYPE.as_str() => head.read_content_type(value.as_bytes()),
-                14 if name == SESSION_ID.as_str() => head.has_id = true,
-                16 if name == CONTENT_ENCODING.as_str() => is_encoded = true,
+                12 if name == "content-type" => head.read_content_type(value.as_bytes()),
+                14 if name == SESSION_ID_NAME => head.has_id = true,
+                16 if name == "content-encoding" => is_encoded = true,
                 _ => {}
             }
         }

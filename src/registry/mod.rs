@@ -53,7 +53,7 @@ impl Registry {
     /// # Errors
     ///
     /// When this node knows that the session has ended, or has become somebody else's since it was looked up.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter(
         &self,
         found: Found,

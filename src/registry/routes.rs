@@ -21,7 +21,7 @@ pub(crate) struct Routes {
 
 impl Routes {
     /// Names the route that a request takes. Never zero.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn digest(
         &self,
         uri: &Uri,

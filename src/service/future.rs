@@ -155,11 +155,7 @@ where
     }
 
     #[cold]
-    fn resolve(
-        response: Response<Body>,
-        forwarded: Forwarded,
-        lifecycle: Arc<Lifecycle>,
-    ) -> Self {
+    fn resolve(response: Response<Body>, forwarded: Forwarded, lifecycle: Arc<Lifecycle>) -> Self {
         Self::Waiting {
             _counted: lifecycle.alive.registry.tracker.begin(),
             lifecycle: Arc::clone(&lifecycle),

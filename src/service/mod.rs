@@ -164,7 +164,7 @@ impl<S> McpSessionService<S> {
     }
 
     /// Lets a request through if the store holds its session: at once, if this process's memory can tell.
-    #[inline]
+    #[inline(always)]
     fn look_up<F, E>(
         &mut self,
         id: &SessionId,
@@ -198,7 +198,7 @@ impl<S> McpSessionService<S> {
     }
 
     /// Lets a request in on a session that is live for its caller.
-    #[inline]
+    #[inline(always)]
     fn admit<F, E>(
         &mut self,
         found: Found,
