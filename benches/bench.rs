@@ -10,12 +10,12 @@ fn main() {
     match words[..] {
         ["requests", service, request, requests] => drive::main(service, request, requests),
         ["lookups"] => lookups::touches(&[1_000, 100_000, 1_000_000]),
-        ["births"] => lookups::births(&[100_000, 1_000_000]),
+        ["creations"] => lookups::creations(&[100_000, 1_000_000]),
         ["streams"] => streams::main(),
         ["sockets", sessions, streams] => sockets::main(number(sessions), number(streams)),
         ["serve", how] => sockets::serve(how),
         _ => panic!(
-            "requests SERVICE REQUEST[@SESSIONS] N, lookups, births, streams, sockets SESSIONS STREAMS"
+            "requests SERVICE REQUEST[@SESSIONS] N, lookups, creations, streams, sockets SESSIONS STREAMS"
         ),
     }
 }

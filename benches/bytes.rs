@@ -19,7 +19,7 @@ fn main() {
     match words[..] {
         ["sessions", who, sessions] => memory::sessions(who, number(sessions), live),
         ["streams", streams] => memory::streams(number(streams), live),
-        _ => panic!("sessions nobody|shared|distinct N, streams N"),
+        _ => panic!("sessions anonymous|shared|distinct N, streams N"),
     }
 }
 

@@ -62,7 +62,7 @@ pub fn touches(sizes: &[usize]) {
 /// What a request says: fresh from the socket, so in the nearest cache.
 struct Asked {
     id: SessionId,
-    nobody: Owner,
+    anonymous: Owner,
     owner: Owner,
 }
 
@@ -70,7 +70,7 @@ impl Asked {
     fn new(number: u64) -> Self {
         Self {
             id: id_of(number).parse().expect("an id"),
-            nobody: owner(None),
+            anonymous: owner(None),
             owner: owner(Some(principal_of(number))),
         }
     }
@@ -131,8 +131,8 @@ fn ways(sessions: usize) -> Vec<(&'static str, Way)> {
 
     let store = filled(&ids, |_| None);
     ways.push((
-        "MemoryStore, nobody's sessions",
-        Box::new(move |batch| chained(batch, |asked| touch(&store, &asked.id, &asked.nobody))),
+        "MemoryStore, anonymous sessions",
+        Box::new(move |batch| chained(batch, |asked| touch(&store, &asked.id, &asked.anonymous))),
     ));
 
     let store = filled(&ids, |number| Some(principal_of(number)));
@@ -246,8 +246,8 @@ async fn bear(store: &MemoryStore, id: SessionId, owner: Owner, terms: &Terms) -
     store.create(&session, terms).await.expect("an answer")
 }
 
-/// Microseconds of a birth among so many sessions: below the limit, and at it, where another one goes.
-pub fn births(sizes: &[usize]) {
+/// Microseconds of a creation among so many sessions: below the limit, and at it, where another one goes.
+pub fn creations(sizes: &[usize]) {
     println!("sessions\tway\tus");
     let runtime = Builder::new_current_thread().build().expect("a runtime");
     for sessions in sizes {

@@ -56,10 +56,10 @@ impl Service<Request<Body>> for Issuing {
 /// request is shared with another one.
 pub fn sessions(who: &str, sessions: usize, live: impl Fn() -> u64) {
     let principal = |number: u64| match who {
-        "nobody" => None,
+        "anonymous" => None,
         "shared" => Some(principal_of(number / 10)),
         "distinct" => Some(principal_of(number)),
-        _ => panic!("nobody, shared or distinct"),
+        _ => panic!("anonymous, shared or distinct"),
     };
     let layer = McpSessionLayer::new(MemoryStore::new())
         .with_max_sessions(NonZeroU64::MAX)

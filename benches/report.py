@@ -140,8 +140,8 @@ def lookups():
     return tsv(PROGRAMS / "bench", "lookups")
 
 
-def births():
-    return tsv(PROGRAMS / "bench", "births")
+def creations():
+    return tsv(PROGRAMS / "bench", "creations")
 
 
 def streams():
@@ -149,7 +149,7 @@ def streams():
 
 
 def memory():
-    sessions = [tsv(PROGRAMS / "bytes", "sessions", who, 1_000_000)[0] for who in ("nobody", "shared", "distinct")]
+    sessions = [tsv(PROGRAMS / "bytes", "sessions", who, 1_000_000)[0] for who in ("anonymous", "shared", "distinct")]
     return {"sessions": sessions, "streams": tsv(PROGRAMS / "bytes", "streams", 10_000)}
 
 
@@ -224,7 +224,7 @@ def streams_page(rows):
 
 
 def memory_page(measured):
-    who = {"nobody": "anonymous", "shared": "ten to a principal", "distinct": "each its own principal"}
+    who = {"anonymous": "anonymous", "shared": "ten to a principal", "distinct": "each its own principal"}
     return "\n\n".join([
         table(["1,000,000 sessions", "bytes requested of the allocator:", "bytes resident:"],
               [[who[row["who"]], number(row["requested"]), number(row["resident"])] for row in measured["sessions"]]),
@@ -252,7 +252,7 @@ SECTIONS = {
     "peers": (peers, requests_page),
     "rmcp": (rmcp, rmcp_page),
     "lookups": (lookups, by_size),
-    "births": (births, lambda rows: by_size(rows, 2)),
+    "creations": (creations, lambda rows: by_size(rows, 2)),
     "streams": (streams, streams_page),
     "memory": (memory, memory_page),
     "sockets": (sockets, sockets_page),
@@ -380,7 +380,7 @@ def plots(measured):
         bytes_of = [float(row["bytes"]) for row in measured["sockets"] if row["what"] == "session"]
         yield "performance-bytes.svg", bars("Bytes that a session keeps", [
             ("of a million, in one process", [
-                ("anonymous", kept["nobody"]), ("ten to a principal", kept["shared"]),
+                ("anonymous", kept["anonymous"]), ("ten to a principal", kept["shared"]),
                 ("each its own principal", kept["distinct"])]),
             ("resident, over real sockets", [
                 ("with the layer", bytes_of[1]), ("without", bytes_of[0]),

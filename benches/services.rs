@@ -25,7 +25,7 @@ use rmcp::{
 };
 use tower::{BoxError, Service};
 
-/// What a guarded service is to the programs here, so that nobody has to write down its type.
+/// What a guarded service is to the programs here, so that its type need not be written down.
 pub trait Served:
     Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
     + Clone
