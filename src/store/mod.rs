@@ -64,7 +64,8 @@ pub use self::{
 ///   them to *its* now (the database's, not the caller's), so that nodes with wrong clocks agree.
 /// * **At a limit only one goes, and only one that may**, in the order of [`AtLimit::Evict`]: for somebody else's no
 ///   principal's session does, and one in use never.
-/// * **Each method is one atomic step**, and one round trip.
+/// * **Each method is one atomic step**, and one round trip. A touch may read first and be over if nothing has to be
+///   written; where something has, the write decides.
 /// * **A call may be cancelled** at any await point. It then took effect whole or not at all.
 ///
 /// The [conformance suite](crate::conformance) (feature `conformance`) puts all this to the test.

@@ -13,7 +13,7 @@ use self::{
     connection::Held,
     limits::RecentCounts,
     listen::Listener,
-    statements::{ANSWER, SWEEP, claim, end, expire, from_primary, stored, touch},
+    statements::{ANSWER, SWEEP, claim, end, expire, fresh, from_primary, stored, touch},
 };
 use super::{
     Created, Directory, EndReason, Expiry, Feed, Found, SessionStore, StoreError, Terms,
@@ -76,6 +76,11 @@ mod statements;
 /// migrations. Rows are keyed by the [`SessionRef`](crate::protocol::SessionRef): a stolen table holds no usable id.
 /// The clock is the database's.
 ///
+/// # Touches
+///
+/// One that finds enough idle time left is a plain `select`. Others are an `update` after it, and so two round trips: the
+/// first of a session, and at most one in a sixteenth of the idle time.
+///
 /// # Limits
 ///
 /// [`Terms::total`] and [`Terms::per_principal`] are soft: creations that run at the very same moment, on whichever
@@ -100,6 +105,7 @@ struct Inner {
     table: Table,
     create: SqlStr,
     load: SqlStr,
+    fresh: SqlStr,
     touch: SqlStr,
     claim: SqlStr,
     delete: SqlStr,
@@ -133,6 +139,7 @@ impl PostgresStore {
                 "select reference, scope, principal, initialize_params, {ANSWER} from \"mcp_sessions\"
                 where reference = $1 and expires > clock_timestamp()"
             ))),
+            fresh: table.sql(&fresh()),
             touch: table.sql(&touch()),
             claim: table.sql(&claim()),
             delete: table.sql(&end("reference = $1", "$2")),
@@ -199,27 +206,35 @@ impl PostgresStore {
         Held::acquire(&self.0.connections, doing).await
     }
 
-    /// Touches, or claims.
+    /// Touches, or claims: the first of these statements that finds the session answers.
     async fn extend(
         &self,
-        (sql, doing): (&SqlStr, &'static str),
+        statements: &[&SqlStr],
+        doing: &'static str,
         id: &SessionId,
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
         let reference = id.reference();
         let mut held = self.hold(doing).await?;
-        let rows = sqlx::query(sql.clone())
-            .bind(&reference.as_bytes()[..])
-            .bind(sql::scope(&owner.scope))
-            .bind(sql::principal(owner))
-            .bind(micros(idle))
-            .bind(micros(sql::grace(idle)))
-            // Not `fetch_optional`, which leaves before the change is committed.
-            .fetch_all(&mut *held)
-            .await;
-        let stored = |row: &PgRow| Stored::of(row, reference, owner.clone());
-        let stored = rows.and_then(|rows| rows.first().map(stored).transpose());
+        let stored = async {
+            for sql in statements {
+                let rows = sqlx::query((*sql).clone())
+                    .bind(&reference.as_bytes()[..])
+                    .bind(sql::scope(&owner.scope))
+                    .bind(sql::principal(owner))
+                    .bind(micros(idle))
+                    .bind(micros(sql::grace(idle)))
+                    // Not `fetch_optional`, which leaves before the change is committed.
+                    .fetch_all(&mut *held)
+                    .await?;
+                if let Some(row) = rows.first() {
+                    return Stored::of(row, reference, owner.clone()).map(Some);
+                }
+            }
+            Ok(None)
+        }
+        .await;
         Ok(held.done(stored)?.map(|stored| stored.found(id)))
     }
 }
@@ -249,7 +264,8 @@ impl SessionStore for PostgresStore {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
-        self.extend((&self.0.touch, "touch a session"), id, owner, idle)
+        let statements = [&self.0.fresh, &self.0.touch];
+        self.extend(&statements, "touch a session", id, owner, idle)
             .await
     }
 
@@ -292,7 +308,7 @@ impl SessionStore for PostgresStore {
         owner: &Owner,
         idle: Duration,
     ) -> Result<Option<Found>, StoreError> {
-        self.extend((&self.0.claim, "claim a session"), id, owner, idle)
+        self.extend(&[&self.0.claim], "claim a session", id, owner, idle)
             .await
     }
 

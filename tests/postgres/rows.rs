@@ -89,7 +89,7 @@ async fn the_shipped_files_make_the_table() {
 }
 
 #[tokio::test]
-async fn each_verb_is_one_statement() {
+async fn each_verb_is_one_statement_unless_a_touch_writes() {
     listen_to_the_log();
     let Some(fixture) = Fixture::new().await else {
         return;
@@ -125,13 +125,15 @@ async fn each_verb_is_one_statement() {
     store.load(id).await.unwrap();
     assert_eq!(count() - before, 3, "load");
     store.touch(id, owner, LONG).await.unwrap();
-    assert_eq!(count() - before, 4, "touch");
+    assert_eq!(count() - before, 5, "touch, the first: it writes");
+    store.touch(id, owner, LONG).await.unwrap();
+    assert_eq!(count() - before, 6, "touch");
     store.claim(id, owner, LONG).await.unwrap();
-    assert_eq!(count() - before, 5, "claim");
+    assert_eq!(count() - before, 7, "claim");
     store.expire(id).await.unwrap();
-    assert_eq!(count() - before, 6, "expire");
+    assert_eq!(count() - before, 8, "expire");
     store.delete(id, EndReason::Deleted).await.unwrap();
-    assert_eq!(count() - before, 7, "delete");
+    assert_eq!(count() - before, 9, "delete");
     fixture.drop().await;
 }
 

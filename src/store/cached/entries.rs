@@ -24,8 +24,10 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn of_touch(found: Found, asked: Instant) -> Self {
+    pub(super) fn of_touch(mut found: Found, asked: Instant) -> Self {
         let touched = true;
+        // The answer took its time, by which nobody is to be called older than it is.
+        found.age = found.age.saturating_sub(asked.elapsed());
         Self {
             found,
             asked,
