@@ -13,8 +13,10 @@ use crate::{
 mod connections;
 mod row;
 
+#[cfg(feature = "postgres")]
+pub(super) use self::connections::Lent;
 pub(super) use self::{
-    connections::{Connections, Lent},
+    connections::Connections,
     row::{Stored, reference},
 };
 

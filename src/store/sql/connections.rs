@@ -97,6 +97,7 @@ impl<D: Database> Connections<D> {
 }
 
 impl<D: Database> Lent<D> {
+    #[cfg(feature = "postgres")]
     pub(in crate::store) fn into_inner(self) -> PoolConnection<D> {
         self.connection
     }

@@ -62,6 +62,7 @@ impl Stored {
     }
 
     /// Whether nothing was left of its time.
+    #[cfg(feature = "sqlite")]
     pub(in crate::store) fn is_over(&self) -> bool {
         self.idle_left.is_zero()
     }
