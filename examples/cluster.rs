@@ -2,9 +2,9 @@
 //! from node to node, survives a node, and is ended everywhere at once.
 //!
 //! ```console
-//! $ cargo run --all-features --example cluster                                  # Redis at 127.0.0.1:6379
-//! $ cargo run --all-features --example cluster -- postgres://postgres@127.0.0.1/postgres
-//! $ cargo run --all-features --example cluster -- redis://127.0.0.1 --stay     # and try http://127.0.0.1:3000/mcp
+//! cargo run --all-features --example cluster                                  # Redis at 127.0.0.1:6379
+//! cargo run --all-features --example cluster -- postgres://postgres@127.0.0.1/postgres
+//! cargo run --all-features --example cluster -- redis://127.0.0.1 --stay     # and try http://127.0.0.1:3000/mcp
 //! ```
 
 #[path = "server.rs"]

@@ -1,23 +1,26 @@
 //! What watches a session layer: numbers for Prometheus, and traces that name sessions without giving them away.
 //!
 //! ```console
-//! $ cargo run --features metrics --example observability        # PORT=8080 for another port than 3000
-//! http://127.0.0.1:3000/metrics
+//! cargo run --features metrics --example observability        # PORT=8080 for another port than 3000
 //! ```
 //!
 //! Open a session, ask for one that does not exist, and see both counted:
 //!
 //! ```console
-//! $ url=http://127.0.0.1:3000
-//! $ post() { curl -si "$url/mcp" -H 'accept: application/json, text/event-stream' -H 'content-type: application/json' "$@"; }
-//! $ post -d '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"curl","version":"1"}}}'
-//! $ post -H 'mcp-session-id: dead' -d '{"jsonrpc":"2.0","id":2,"method":"ping"}'
-//! $ curl -s "$url/metrics"
+//! url=http://127.0.0.1:3000
+//! post() { curl -si "$url/mcp" -H 'accept: application/json, text/event-stream' -H 'content-type: application/json' "$@"; }
+//! post -d '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"curl","version":"1"}}}'
+//! post -H 'mcp-session-id: dead' -d '{"jsonrpc":"2.0","id":2,"method":"ping"}'
+//! curl -s "$url/metrics"
 //! ```
 //!
 //! `docs/observability.md` says what the numbers mean; `docs/grafana.json` is a dashboard for them.
 
-use std::{env, time::Duration};
+#[path = "support/listen.rs"]
+#[allow(dead_code)]
+mod listen;
+
+use std::time::Duration;
 
 use axum::{
     Router,
@@ -34,7 +37,7 @@ use rmcp::{
         StreamableHttpService, session::local::LocalSessionManager,
     },
 };
-use tokio::{net::TcpListener, time::interval};
+use tokio::time::interval;
 use tower_http::trace::TraceLayer;
 use tracing::{Span, field};
 use tracing_subscriber::EnvFilter;
@@ -61,8 +64,7 @@ pub(crate) async fn main() -> anyhow::Result<()> {
         }
     });
 
-    let port = env::var("PORT").map_or(Ok(3000), |port| port.parse())?;
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let listener = listen::listen().await?;
     println!("http://{}/metrics", listener.local_addr()?);
     axum::serve(listener, app(MemoryStore::new(), recorder)).await?;
     Ok(())

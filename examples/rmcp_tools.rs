@@ -1,7 +1,7 @@
 //! Tools that know their session: who calls, and what they have put aside. An rmcp server behind the layer.
 //!
 //! ```console
-//! cargo run --all-features --example rmcp_tools
+//! cargo run --features rmcp --example rmcp_tools
 //! ```
 //!
 //! Open a session as alice and put something aside (`PORT` is 3000 unless set):
@@ -18,7 +18,9 @@
 //!   -d '{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"put_aside","arguments":{"item":"a hat"}}}'
 //! ```
 
-use std::{env, net::Ipv4Addr};
+#[path = "support/listen.rs"]
+#[allow(dead_code)]
+mod listen;
 
 use axum::{
     Router,
@@ -33,13 +35,11 @@ use rmcp::{
     transport::streamable_http_server::session::local::LocalSessionManager,
 };
 use serde::Deserialize;
-use tokio::net::TcpListener;
 use tower::Layer as _;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let port = env::var("PORT").map_or(Ok(3000), |port| port.parse())?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    let listener = listen::listen().await?;
     println!("http://{}/mcp", listener.local_addr()?);
     axum::serve(listener, app()).await?;
     Ok(())

@@ -1,22 +1,22 @@
 //! An MCP server to deploy: rmcp behind the session layer, with authentication, limits, an admin port and a graceful end.
 //!
 //! ```console
-//! $ cargo run --all-features --example server -- --port 3000 --admin-port 3001 --auth s3cret=alice --auth 0ther=bob
+//! cargo run --all-features --example server -- --port 3000 --admin-port 3001 --auth s3cret=alice --auth 0ther=bob
 //! ```
 //!
 //! Open a session as alice, and see it on the admin port:
 //!
 //! ```console
-//! $ curl -si http://127.0.0.1:3000/mcp -H 'authorization: Bearer s3cret' -H 'accept: application/json, text/event-stream' \
+//! curl -si http://127.0.0.1:3000/mcp -H 'authorization: Bearer s3cret' -H 'accept: application/json, text/event-stream' \
 //!     -H 'content-type: application/json' \
 //!     -d '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"curl","version":"1"}}}'
-//! $ curl -s http://127.0.0.1:3001/sessions
+//! curl -s http://127.0.0.1:3001/sessions
 //! ```
 //!
 //! Log alice out. Her sessions are 404 from then on, and their streams end:
 //!
 //! ```console
-//! $ curl -s -X DELETE http://127.0.0.1:3001/principals/alice
+//! curl -s -X DELETE http://127.0.0.1:3001/principals/alice
 //! ```
 
 pub(crate) mod support;

@@ -24,6 +24,7 @@
 //! | no id where one is needed | 400 | a JSON-RPC error with the request's `id`, or text |
 //! | two session ids, or two protocol versions | 400 | text |
 //! | a body that must be read to decide is over 64 KiB, or takes over 10 seconds | 413, 408 | text |
+//! | sessions are created more often than the rates allow | 429 with `Retry-After` | text |
 //! | the store is away; no room; shutting down; too much work under way | 503 with `Retry-After` | text |
 //!
 //! [`Rejection`] says why. The reasons for 404 cannot be told apart on the wire; inside, the [`Rejection`] lies in the
@@ -32,6 +33,42 @@
 //!
 //! Requests of revision 2026-07-28 and later, which have no sessions, are served as if the layer were not there. Session ids
 //! are removed from them and from their answers.
+//!
+//! # What most servers set
+//!
+//! ```
+//! use std::{num::NonZero, time::Duration};
+//! use mcp_session_layer::{McpSessionLayer, MemoryStore, Principal, Values};
+//!
+//! # #[derive(Clone)]
+//! # struct Claims { iss: String, sub: String, tenant: String }
+//! # fn layer() -> McpSessionLayer {
+//! let layer = McpSessionLayer::new(MemoryStore::new())
+//!     .with_paths(["/mcp"])
+//!     // Whose session it is: the authentication outside this layer has said so. For all others it is 404.
+//!     .with_principal(|parts| {
+//!         let claims = parts.extensions.get::<Claims>().ok_or("no authentication in front")?;
+//!         Ok(Some(Principal::issued(&claims.iss, &claims.sub)))
+//!     })
+//!     // What it carries to every node.
+//!     .with_values(|parts| {
+//!         let claims = parts.extensions.get::<Claims>().ok_or("no authentication in front")?;
+//!         Ok(Values::of([("tenant", &claims.tenant)])?)
+//!     })
+//!     // How long it lives without being used. A request being answered and an open stream use it.
+//!     .with_idle_timeout(Duration::from_secs(30 * 60))
+//!     // How many there may be. At a limit one that nobody uses makes room.
+//!     .with_max_sessions_per_principal(NonZero::new(50).unwrap());
+//!
+//! // Counts, lists and ends sessions, changes their values, tells what happens to them, drains and shuts down.
+//! let sessions = layer.sessions();
+//! # layer
+//! # }
+//! ```
+//!
+//! A handler gets the [`Session`] as an argument: [`values`](Session::values) are those that every node has,
+//! [`local`](Session::local) is for what this process keeps until the session's end. All settings are methods of
+//! [`McpSessionLayer`], each with its default; [`Sessions`] is the handle.
 //!
 //! # Features
 //!
@@ -55,9 +92,13 @@
 //!   [`with_inner`](McpSessionLayer::with_inner).
 //! * rmcp writes session ids into its log, and an id is a secret: turn `rmcp::transport::streamable_http_server` off in the
 //!   filter of your subscriber.
-//! * An MCP service with an idle time of its own needs a longer one than the layer's, or it forgets live sessions.
+//! * An MCP service with an idle time of its own needs a longer one than the layer's, or it forgets live sessions. What it has
+//!   forgotten, after a restart too, the layer [finds out](McpSessionLayer::with_forgotten_statuses), and tells the client 404.
+//! * Behind a proxy all anonymous callers share one rate of creations: tell them apart with
+//!   [`CreationRates::per_address`].
 //! * Proxies must pass `Mcp-Session-Id` both ways and must not buffer `text/event-stream`.
-//! * Several nodes need a store that they share, and the same clock for none of it: the store's clock decides.
+//! * Several nodes need a store that they share, and the same clock for none of it: the store's clock decides. With rmcp they
+//!   need `RmcpService`, which restores a session where it has never been.
 //!
 //! # What it does not do
 //!

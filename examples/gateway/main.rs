@@ -1,13 +1,13 @@
 //! A gateway to run in front of an MCP server in any language: it answers for the sessions, and passes everything else.
 //!
 //! ```console
-//! $ cargo run --all-features --example gateway -- --upstream http://127.0.0.1:3001 --listen 127.0.0.1:3000 --store memory
+//! cargo run --all-features --example gateway -- --upstream http://127.0.0.1:3001 --listen 127.0.0.1:3000 --store memory
 //! ```
 //!
 //! Open a session through it:
 //!
 //! ```console
-//! $ curl -si http://127.0.0.1:3000/mcp -H 'accept: application/json, text/event-stream' -H 'content-type: application/json' \
+//! curl -si http://127.0.0.1:3000/mcp -H 'accept: application/json, text/event-stream' -H 'content-type: application/json' \
 //!     -d '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"curl","version":"1"}}}'
 //! ```
 //!
