@@ -1,6 +1,6 @@
 //! What the rest of an application does with the crate's types: handlers, JSON, logs.
 
-use std::{io::Write, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Json, Router,
@@ -14,12 +14,12 @@ use mcp_session_layer::{
     ClientInfo, MemoryStore, Session, SessionId, SessionRef, Sessions, header,
     store::{SessionInfo, StoreError, StoreErrorKind},
 };
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use support::{
     answers::send,
     layer::layer,
+    log::Log,
     requests::{delete, initialize, on, request, with_header},
     sessions::reference,
 };
@@ -224,34 +224,4 @@ async fn the_log_says_once_that_initialize_is_answered_with_something_else() {
     let (json, _) = app();
     send(&json, initialize()).await;
     assert_eq!(warned(), 0, "neither is a mistake of the set-up");
-}
-
-/// The log of the current thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn listen(&self) -> tracing::subscriber::DefaultGuard {
-        let writer = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_max_level(tracing::Level::DEBUG)
-            .with_writer(move || writer.clone())
-            .finish();
-        tracing::subscriber::set_default(subscriber)
-    }
-
-    fn take(&self) -> String {
-        String::from_utf8(std::mem::take(&mut self.0.lock())).unwrap()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }

@@ -11,6 +11,7 @@ use crate::{
     reading::{ends_within, stays_silent},
     support::{
         answers::{id_of, kind_of},
+        log::Log,
         requests::{as_user, get, initialize, post},
         sessions::{owner, session_id},
         store::TestStore,
@@ -56,7 +57,7 @@ async fn each_principal_has_a_limit_and_anonymous_callers_have_none() {
         node.initialize_as(user).await;
         let refused = node.send(as_user(initialize(), user)).await;
         assert_eq!(refused.status(), 503);
-        assert!(refused.headers().contains_key("retry-after"));
+        assert_eq!(refused.headers()["retry-after"], "30");
     }
     for _ in 0..5 {
         node.initialize().await;
@@ -138,6 +139,58 @@ async fn a_principal_s_eviction_is_among_its_own() {
     node.initialize_as("alice").await;
     assert!(store.peek(&alice).await.is_none());
     assert!(store.peek(&bob).await.is_some());
+}
+
+/// They were idle for longer than anybody who is evicted, and stay all the same.
+#[tokio::test(start_paused = true)]
+async fn a_principal_s_session_never_goes_for_somebody_else_s() {
+    let store = TestStore::default();
+    let node = Node::with(&store, |layer| {
+        layer
+            .with_max_sessions(number(2))
+            .with_reserve_for_principals(0)
+    });
+    let mut ids = Vec::new();
+    for user in ["alice", "bob"] {
+        ids.push(node.initialize_as(user).await);
+        node.send(as_user(post(&ids[ids.len() - 1]), user)).await;
+    }
+    sleep(50 * MINUTE).await;
+    for newcomer in [initialize(), as_user(initialize(), "carol")] {
+        assert_eq!(node.send(newcomer).await.status(), 503);
+    }
+    for (id, user) in ids.iter().zip(["alice", "bob"]) {
+        assert_eq!(node.send(as_user(post(id), user)).await.status(), 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn operators_hear_of_a_limit_at_once_and_then_each_minute() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let node = Node::with(&TestStore::default(), |layer| {
+        layer
+            .with_max_sessions(number(1))
+            .with_reserve_for_principals(0)
+    });
+    let said = || {
+        let lines = log.take_lines("a limit on new sessions is met");
+        lines
+            .iter()
+            .map(|line| line.split_once("limit=").expect("which limit").1.to_owned())
+            .collect::<Vec<_>>()
+    };
+    node.initialize().await;
+    for _ in 0..3 {
+        assert_eq!(node.send(initialize()).await.status(), 503);
+    }
+    let setting = r#""sessions in all""#;
+    let expected = format!(r#"{setting} refused=1 evicted=0 setting="with_max_sessions""#);
+    assert_eq!(said(), [expected]);
+    sleep(MINUTE).await;
+    node.initialize().await;
+    let expected = format!(r#"{setting} refused=2 evicted=1 setting="with_max_sessions""#);
+    assert_eq!(said(), [expected]);
 }
 
 fn with_claims(store: &TestStore) -> Node {

@@ -5,6 +5,7 @@ pub(crate) mod answers;
 #[cfg(feature = "conformance")]
 pub(crate) mod contract;
 pub(crate) mod layer;
+pub(crate) mod log;
 pub(crate) mod requests;
 pub(crate) mod rmcp_server;
 pub(crate) mod sessions;
