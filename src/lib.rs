@@ -103,7 +103,8 @@
 //! # What it does not do
 //!
 //! It does not authenticate, check `Origin` or `Host`, or move a session's in-memory state between nodes. It reads no request
-//! that carries a session id.
+//! that carries a session id, unless [asked to](McpSessionLayer::with_initialize_on_dead_id), or the inner service opens
+//! another session for each `initialize` on a live one and does not end it.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -139,7 +140,8 @@ pub use self::{
     },
     service::{McpSessionLayer, McpSessionService, ResponseFuture},
     session::{
-        Change, Issuer, Owner, Principal, Scope, Session, SessionRecord, Values, ValuesTooLarge,
+        Change, InnerContext, Issuer, Owner, Principal, Scope, Session, SessionRecord, Values,
+        ValuesTooLarge,
     },
     store::{BoxSessionStore, CachedStore, MemoryStore, SessionStore},
 };

@@ -33,6 +33,7 @@ pub(super) struct Admission {
     room_at: Mutex<Option<(Instant, Instant)>>,
     said_that_ids_are_issued_here: AtomicBool,
     said_that_none_is_opened: AtomicBool,
+    said_that_a_part_is_wrapped: AtomicBool,
 }
 
 /// How many sessions are being created: from before the inner service is asked until the store has them.
@@ -166,6 +167,15 @@ impl Admission {
                 "an `initialize` was answered with success, but neither with a JSON-RPC answer as plain `application/json` nor \
                  with an event stream, so no session is opened; either this layer guards something else than the MCP \
                  service, or the handler answers without a `Content-Type`, or what compresses is inside this layer"
+            );
+        }
+    }
+
+    pub(super) fn say_that_a_part_is_wrapped(&self) {
+        if !self.said_that_a_part_is_wrapped.swap(true, Relaxed) {
+            tracing::warn!(
+                "this layer is put on axum's routes one by one (`Router::layer`, `MethodRouter::layer`), so what it sends by \
+                 itself may reach another method's handler than it should; name the router as it was before, with `with_inner`"
             );
         }
     }

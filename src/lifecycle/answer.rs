@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     protocol::{AnswerHead, Rejection, RejectionKind},
-    session::{self, InFlight, Verdict},
+    session::{self, InFlight, Route, Verdict},
 };
 
 /// Makes of an answer what may go out: removes every session id but the one of the session it was asked on, and keeps the
@@ -160,8 +160,8 @@ pub(crate) fn strip_to_own(
     forwarded: &Forwarded,
 ) {
     if AnswerHead::read(response.headers()).has_id {
-        let (id, route) = (forwarded.session().id(), forwarded.route());
-        strip_ids(lifecycle, response.headers_mut(), Some(id), route);
+        let (session, route) = (forwarded.session(), forwarded.route());
+        strip_ids(lifecycle, response.headers_mut(), Some(session), route);
     }
 }
 
@@ -169,11 +169,10 @@ pub(crate) fn strip_to_own(
 pub(crate) fn answer_without_session(
     lifecycle: &Arc<Lifecycle>,
     response: &mut Response<Body>,
-    route_digest: u64,
+    route: impl FnOnce() -> Option<Arc<Route>>,
 ) {
     if AnswerHead::read(response.headers()).has_id {
-        let route = lifecycle.alive.registry.routes.find(route_digest);
-        strip_ids(lifecycle, response.headers_mut(), None, route);
+        strip_ids(lifecycle, response.headers_mut(), None, route());
     }
 }
 

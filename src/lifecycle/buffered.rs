@@ -17,7 +17,8 @@ use tokio::{
     time::timeout,
 };
 
-/// The bytes that all bodies together may take while they are looked at.
+/// The bytes that all bodies together may take while they are looked at. Clones count together.
+#[derive(Clone)]
 pub(crate) struct BodyBudget(Arc<Semaphore>);
 
 impl Default for BodyBudget {

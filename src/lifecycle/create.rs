@@ -286,6 +286,14 @@ impl Creation {
         if session.note_route(Arc::clone(&self.route)) {
             self.lifecycle.notify_inner(session);
         }
+        let is_part = || {
+            self.route
+                .upstream()
+                .is_some_and(|upstream| upstream.is_part)
+        };
+        if self.lifecycle.inner_knows(session) && is_part() {
+            alive.admission.say_that_a_part_is_wrapped();
+        }
         let session = session.clone();
         let tracker = &alive.registry.tracker;
         let is_event_stream = AnswerHead::read(response.headers()).is_event_stream;

@@ -7,7 +7,7 @@ use http::request::Parts;
 use super::{Lifecycle, question};
 use crate::{
     protocol::{Credentials, SESSION_ID},
-    session::{InFlight, Route, Session, StreamKind, Upstream},
+    session::{InFlight, InnerContext, Route, Session, StreamKind, Upstream},
 };
 
 /// What the answer to a request on a session is judged by.
@@ -94,7 +94,7 @@ impl Forwarded {
     }
 }
 
-/// A route that is not the session's. The first one on this node is the session's at once: whoever ends the session must
+/// A route that is not the session's, or that no other request will have. The first one on this node is the session's at once: whoever ends the session must
 /// know where to tell the inner service.
 #[cold]
 fn other_route(
@@ -106,14 +106,20 @@ fn other_route(
 ) -> Option<Arc<Route>> {
     let routes = &lifecycle.alive.registry.routes;
     let route = routes.get(digest, &parts.uri, &parts.headers, upstream);
+    let own = lifecycle.settings.own_route(&route, parts);
     if session.is_routed(digest) {
-        return None;
+        return own;
     }
     if session.route().is_some() {
-        return Some(route);
+        return own.or(Some(route));
     }
-    if session.note_route(route) {
+    // Nothing of a request is kept before it is served.
+    let first = match &own {
+        Some(_) => Arc::new(route.with_context(InnerContext::new())),
+        None => route,
+    };
+    if session.note_route(first) {
         lifecycle.notify_inner(session);
     }
-    None
+    own
 }

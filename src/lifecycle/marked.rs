@@ -1,7 +1,8 @@
-//! Sessions that the inner service seems to have forgotten, where that is no reason to end them.
+//! Sessions whose requests are looked at twice: those that the inner service seems to have forgotten, where that is no reason
+//! to end them, and those on which it opens others.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
@@ -9,7 +10,8 @@ use parking_lot::Mutex;
 
 use crate::{protocol::SessionId, session::Session};
 
-/// Those of this node. A request on one of them does not extend it, and where there is no room they are the first to go.
+/// Those of this node. A request on one that seems forgotten does not extend it, and where there is no room they are the first
+/// to go. A request on one that is closed is read: another `initialize` would leave one more session inside.
 #[derive(Default)]
 pub(crate) struct Marked {
     number: AtomicUsize,
@@ -22,6 +24,7 @@ struct List {
     by_age: BTreeMap<u64, Mark>,
     ages: HashMap<SessionId, u64, foldhash::fast::RandomState>,
     next: u64,
+    closed: HashSet<SessionId, foldhash::fast::RandomState>,
 }
 
 /// A session that is marked.
@@ -45,7 +48,35 @@ impl Marked {
 
     #[cold]
     fn has(&self, id: &SessionId) -> bool {
-        self.list.lock().ages.contains_key(id)
+        let list = self.list.lock();
+        list.ages.contains_key(id) || list.closed.contains(id)
+    }
+
+    /// Whether it seems to be forgotten.
+    pub(crate) fn seems_forgotten(&self, id: &SessionId) -> bool {
+        !self.is_empty() && self.list.lock().ages.contains_key(id)
+    }
+
+    /// Whether no further `initialize` goes inward on it.
+    pub(crate) fn is_closed(&self, id: &SessionId) -> bool {
+        !self.is_empty() && self.list.lock().closed.contains(id)
+    }
+
+    /// Lets no further `initialize` inward on this session.
+    pub(super) fn close(&self, session: &Session) {
+        let mut list = self.list.lock();
+        list.closed.insert(session.id().clone());
+        self.number.store(list.len(), SeqCst);
+        drop(list);
+        if session.has_ended() {
+            self.forget(session);
+        }
+    }
+
+    /// It has ended.
+    pub(super) fn forget(&self, session: &Session) {
+        self.list.lock().closed.remove(session.id());
+        self.remove(session);
     }
 
     pub(super) fn add(&self, session: &Session, is_credible: bool) {
@@ -59,21 +90,21 @@ impl Marked {
             }
             None => list.add(session, is_credible),
         }
-        self.number.store(list.ages.len(), SeqCst);
+        self.number.store(list.len(), SeqCst);
         drop(list);
         // Whoever ends it from here on finds it here.
         if session.has_ended() {
-            self.remove(session);
+            self.forget(session);
         }
     }
 
-    /// It has been served, or has ended.
+    /// It has been served.
     pub(super) fn remove(&self, session: &Session) {
         let mut list = self.list.lock();
         session.state().unmark();
         let age = list.ages.remove(session.id());
         let mark = age.and_then(|age| list.by_age.remove(&age));
-        self.number.store(list.ages.len(), SeqCst);
+        self.number.store(list.len(), SeqCst);
         drop(list);
         drop(mark);
     }
@@ -87,6 +118,10 @@ impl Marked {
 }
 
 impl List {
+    fn len(&self) -> usize {
+        self.ages.len() + self.closed.len()
+    }
+
     fn add(&mut self, session: &Session, is_credible: bool) {
         let session = session.clone();
         self.next += 1;

@@ -96,20 +96,21 @@ impl Lifecycle {
         let settings = Settings::default();
         let registry = Registry::new(wake);
         registry.tracker.set_idle(settings.idle);
+        let body_budget = BodyBudget::default();
         Self {
             settings,
             store: BoundedStore::new(store),
             alive: Arc::new(Alive {
                 registry,
                 events: Events::new(),
-                body_budget: BodyBudget::default(),
+                notifier: Notifier::new(body_budget.clone()),
+                body_budget,
                 background: Background::default(),
                 is_draining: AtomicBool::new(false),
                 marked: Marked::default(),
                 admission: Admission::default(),
                 notices: Notices::default(),
                 discards: Discards::default(),
-                notifier: Notifier::default(),
                 questions: Questions::default(),
                 keeper: KeeperStart::new(woken),
             }),

@@ -2,51 +2,91 @@
 
 use std::{error::Error, sync::Arc, time::Duration};
 
-use http::{Method, StatusCode};
+use axum::{
+    BoxError,
+    body::{Body, HttpBody as _},
+};
+use http::{Method, Request, Response, StatusCode};
 use tokio::{
     runtime::Handle,
     sync::Semaphore,
     time::{Instant, sleep, timeout},
 };
 
-use super::Lifecycle;
+use super::{BodyBudget, Buffered, Lifecycle, ReadEnd};
 use crate::{
-    protocol::SessionId,
-    session::{Route, Session},
+    protocol::{AnswerHead, SessionId, denies_session, message::Answer},
+    session::{Route, Session, Upstream},
 };
 
 /// Sends a DELETE for each end: a few at a time, none dropped, retried for an hour while it fails.
-pub(crate) struct Notifier(Arc<Semaphore>);
+pub(crate) struct Notifier {
+    turns: Arc<Semaphore>,
+    budget: BodyBudget,
+}
 
-impl Default for Notifier {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_AT_ONCE)))
-    }
+/// The end of one session, for its inner service to hear of.
+struct Notice<L> {
+    route: Arc<Route>,
+    id: SessionId,
+    session: Option<Session>,
+    /// Called when the inner service has not ended it.
+    is_left: L,
 }
 
 impl Notifier {
+    /// `budget` is for what is read of the answers.
+    pub(crate) fn new(budget: BodyBudget) -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(MAX_AT_ONCE)),
+            budget,
+        }
+    }
+
     /// In the background. An inner service that is gone is not notified.
     pub(crate) fn notify(&self, route: Arc<Route>, session: &Session) {
-        self.start(route, session.id().clone(), Some(session.clone()));
+        self.start(Notice {
+            route,
+            id: session.id().clone(),
+            session: Some(session.clone()),
+            is_left: || {},
+        });
     }
 
-    /// The same of an id that no session has.
-    pub(crate) fn notify_of(&self, route: Arc<Route>, id: SessionId) {
-        self.start(route, id, None);
+    /// The same of an id that no session has. `is_left` is called whenever the inner service has not ended it.
+    pub(crate) fn notify_of(
+        &self,
+        route: Arc<Route>,
+        id: SessionId,
+        is_left: impl Fn() + Send + 'static,
+    ) {
+        self.start(Notice {
+            route,
+            id,
+            session: None,
+            is_left,
+        });
     }
 
-    fn start(&self, route: Arc<Route>, id: SessionId, session: Option<Session>) {
+    fn start<L: Fn() + Send + 'static>(&self, notice: Notice<L>) {
         let Ok(runtime) = Handle::try_current() else {
-            tracing::warn!(session = %id.reference(), "outside a runtime the inner service cannot be notified of a session's end");
+            tracing::warn!(session = %notice.id.reference(), "outside a runtime the inner service cannot be notified of a session's end");
             return;
         };
-        runtime.spawn(retry(Arc::clone(&self.0), route, id, session));
+        runtime.spawn(retry(Arc::clone(&self.turns), self.budget.clone(), notice));
     }
 }
 
-async fn retry(turns: Arc<Semaphore>, route: Arc<Route>, id: SessionId, session: Option<Session>) {
+async fn retry<L: Fn()>(turns: Arc<Semaphore>, budget: BodyBudget, notice: Notice<L>) {
+    let Notice {
+        route,
+        id,
+        session,
+        is_left,
+    } = notice;
     let given_up = Instant::now() + LONGEST;
     let mut pause = FIRST_PAUSE;
+    let mut has_warned = false;
     while Instant::now() < given_up {
         let turn = turns.acquire().await;
         let Some(upstream) = route.upstream() else {
@@ -57,13 +97,24 @@ async fn retry(turns: Arc<Semaphore>, route: Arc<Route>, id: SessionId, session:
             // As in every request of a session: its values may say where it is.
             request.extensions_mut().insert(session.clone());
         }
-        let answer = timeout(PATIENCE, upstream.call(request)).await;
+        let heard = timeout(PATIENCE, hear(&upstream, request, &budget)).await;
         drop(upstream);
         drop(turn);
-        match answer.map(|answer| answer.map(|response| response.status())) {
-            Ok(Ok(status)) if is_understood(status) => return,
-            Ok(Ok(status)) => {
-                tracing::warn!(session = %id.reference(), %status, "the inner service refused the DELETE that notifies it of a session's end");
+        if !matches!(heard, Ok(Ok(Heard::Ended))) {
+            is_left();
+        }
+        match heard {
+            Ok(Ok(Heard::Ended | Heard::Unknown)) => return,
+            Ok(Ok(Heard::Other(status))) => {
+                if !std::mem::replace(&mut has_warned, true) {
+                    tracing::warn!(
+                        session = %id.reference(),
+                        %status,
+                        "the inner service did not understand the DELETE that notifies it of a session's end, so it may keep \
+                         the session; it may have to be named as a whole (see `with_inner`), or to be told by whom it is \
+                         called (see `with_inner_context`)"
+                    );
+                }
                 if !may_change(status) {
                     return;
                 }
@@ -93,13 +144,55 @@ impl Lifecycle {
     }
 }
 
-/// Ended now, or unknown already, or the service does not let clients end sessions.
-fn is_understood(status: StatusCode) -> bool {
-    status.is_success()
-        || matches!(
-            status,
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED
-        )
+/// What an inner service said to the DELETE of a session.
+enum Heard {
+    /// It has ended it.
+    Ended,
+    /// It has no such session, or does not let clients end any.
+    Unknown,
+    /// Nothing that means either.
+    Other(StatusCode),
+}
+
+async fn hear(
+    upstream: &Upstream,
+    request: Request<Body>,
+    budget: &BodyBudget,
+) -> Result<Heard, BoxError> {
+    let response = upstream.call(request).await?;
+    let status = response.status();
+    // No DELETE is answered with events: this was taken for a GET or a POST.
+    let is_event_stream = AnswerHead::read(response.headers()).is_event_stream;
+    let is_understood = match status {
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => return Ok(Heard::Unknown),
+        StatusCode::BAD_REQUEST => denies_session(&read(response, budget).await?),
+        _ if !status.is_success() || is_event_stream => false,
+        // A POST's handler, for one, that has found no JSON-RPC in it.
+        _ => !matches!(
+            Answer::read(&read(response, budget).await?),
+            Answer::Error | Answer::AnonymousError
+        ),
+    };
+    Ok(match is_understood {
+        true if status.is_success() => Heard::Ended,
+        true => Heard::Unknown,
+        false => Heard::Other(status),
+    })
+}
+
+/// An answer's body; of a long one the beginning, which no error is.
+async fn read(response: Response<Body>, budget: &BodyBudget) -> Result<Vec<u8>, BoxError> {
+    let body = response.into_body();
+    if body.is_end_stream() {
+        return Ok(Vec::new());
+    }
+    let mut body = Buffered::new(body);
+    match body.read(budget).await {
+        ReadEnd::Complete | ReadEnd::TooLong => Ok(body.bytes().to_vec()),
+        ReadEnd::TooSlow | ReadEnd::Broken | ReadEnd::OverBudget => {
+            Err("its answer could not be read".into())
+        }
+    }
 }
 
 /// Whether another try may be answered otherwise.

@@ -3,14 +3,14 @@
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use axum::{BoxError, extract::OriginalUri};
-use http::{HeaderName, StatusCode, Uri, request::Parts};
+use http::{HeaderName, Method, StatusCode, Uri, request::Parts};
 
 use super::{CreationRates, buffered::DEFAULT_BODY_LIMIT};
 use crate::{
     protocol::{
         Credentials, Head, RejectionKind, paths::GuardedPaths, rejection::Renderer, request::Rules,
     },
-    session::{Owner, Principal, Scope, Upstream, Values},
+    session::{InnerContext, Owner, Principal, Route, Scope, Upstream, Values},
     store::{AtLimit, Terms},
 };
 
@@ -44,9 +44,15 @@ pub(crate) struct Settings {
     pub(crate) credentials: Arc<[HeaderName]>,
     /// What is notified of ends, if not what the layer wraps.
     pub(crate) upstream: Option<Arc<Upstream>>,
+    /// What is kept of a request for what the layer sends by itself.
+    pub(crate) inner_context: Option<InnerContextOf>,
+    /// Which requests that name no live session may create one all the same.
+    pub(crate) resends: Option<ResendsOf>,
 }
 
 type PrincipalOf = Arc<dyn Fn(&Parts) -> Result<Option<Principal>, BoxError> + Send + Sync>;
+type InnerContextOf = Arc<dyn Fn(&Parts) -> InnerContext + Send + Sync>;
+type ResendsOf = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
 type ValuesOf = Arc<dyn Fn(&Parts) -> Result<Values, BoxError> + Send + Sync>;
 
 impl Settings {
@@ -129,6 +135,20 @@ impl Settings {
         }
     }
 
+    /// The route of this request, if it differs from those of others by what is kept of it.
+    pub(crate) fn own_route(&self, route: &Route, parts: &Parts) -> Option<Arc<Route>> {
+        let context = self.inner_context.as_ref()?;
+        Some(Arc::new(route.with_context(context(parts))))
+    }
+
+    /// Whether a request that was to be refused may create a session all the same.
+    pub(crate) fn may_resend(&self, kind: RejectionKind, parts: &Parts) -> bool {
+        self.resends.as_ref().is_some_and(|picks| {
+            let is_dead = kind.status() == StatusCode::NOT_FOUND;
+            is_dead && parts.method == Method::POST && picks(parts)
+        })
+    }
+
     /// On what terms a session of this owner is created, which takes so long already.
     pub(crate) fn terms(&self, owner: &Owner, started_ago: Duration) -> Terms {
         // Where nobody has a principal nothing is kept for principals.
@@ -202,6 +222,8 @@ impl Default for Settings {
             ]),
             credentials: Arc::default(),
             upstream: None,
+            inner_context: None,
+            resends: None,
         }
     }
 }

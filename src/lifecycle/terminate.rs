@@ -69,9 +69,9 @@ fn end_in_registry(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndRea
 
 fn unmarked(lifecycle: &Lifecycle, ended: Ended) -> Ended {
     if let Ended::Served(session) = &ended
-        && session.state().now().is_marked()
+        && lifecycle.alive.marked.contains(session.id())
     {
-        lifecycle.alive.marked.remove(session);
+        lifecycle.alive.marked.forget(session);
     }
     ended
 }

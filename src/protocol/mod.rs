@@ -19,7 +19,7 @@ pub(crate) use self::{
     credentials::Credentials,
     era::Era,
     headers::{AnswerHead, Head, LAST_EVENT_ID, Lines, PROTOCOL_VERSION, SESSION_ID},
-    reply::{Events, Reply},
+    reply::{Events, Reply, denies_session},
 };
 pub use self::{
     entries::InvalidPath,

@@ -191,6 +191,10 @@ impl Rejection {
                     r#"{"code":-32600,"message":"Bad Request: Mcp-Session-Id header is required"}"#;
                 self.response(headers, JSON, json_rpc_error(id, error))
             }
+            (RejectionKind::AlreadyInitialized, _, Some(id), _) => {
+                let error = r#"{"code":-32600,"message":"Invalid Request: Session is already initialized"}"#;
+                self.response(headers, JSON, json_rpc_error(id, error))
+            }
             (
                 RejectionKind::UnsupportedProtocolVersion,
                 _,

@@ -38,6 +38,14 @@ impl Reply {
     }
 }
 
+/// Whether a 400 says that its service knows no such session, as servers of the TypeScript SDK do where others say 404: those
+/// written as its examples are (1.x, `simpleStreamableHttp.ts`), as JSON to a POST and as text to others, and its transport
+/// before it has seen an `initialize`.
+pub(crate) fn denies_session(body: &[u8]) -> bool {
+    let body = String::from_utf8_lossy(body);
+    DENIALS.iter().any(|denial| body.contains(denial))
+}
+
 #[derive(Deserialize)]
 struct Error {
     code: i64,
@@ -79,6 +87,12 @@ impl Events {
         self.line.clear();
     }
 }
+
+const DENIALS: [&str; 3] = [
+    "No valid session ID provided",
+    "Invalid or missing session ID",
+    "Server not initialized",
+];
 
 /// JSON-RPC 2.0, 5.1.
 const METHOD_NOT_FOUND: i64 = -32601;

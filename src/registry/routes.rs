@@ -59,7 +59,7 @@ impl Routes {
         let mut known = self.known.lock();
         if known.len() >= MAX_KNOWN {
             // A client chooses its path and `Host`, so their number has a bound.
-            known.retain(|route| Arc::strong_count(route) > 1);
+            known.retain(|route| route.is_in_use());
             if known.len() >= MAX_KNOWN {
                 known.clear();
             }

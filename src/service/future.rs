@@ -129,7 +129,8 @@ where
                     route_digest,
                 } => {
                     let mut response = ready!(inner.poll(cx))?.map(Body::new);
-                    answer_without_session(lifecycle, &mut response, *route_digest);
+                    let routes = &lifecycle.alive.registry.routes;
+                    answer_without_session(lifecycle, &mut response, || routes.find(*route_digest));
                     return Poll::Ready(Ok(response));
                 }
                 StateProjection::Forward {

@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
 
 use axum::body::{Body, Bytes};
-use http::{HeaderName, Request, Response, StatusCode, request::Parts};
+use http::{Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tower::{BoxError, Layer, Service};
 
@@ -23,6 +23,8 @@ use crate::{
     store::{BoxSessionStore, SessionStore},
 };
 
+mod inner;
+
 /// Puts an MCP service behind a session check: a request with an `Mcp-Session-Id` that the store does not hold live, for
 /// this caller, at this moment, is answered with 404 and does not reach the service.
 ///
@@ -34,10 +36,11 @@ use crate::{
 /// use mcp_session_layer::{McpSessionLayer, MemoryStore};
 ///
 /// # async fn mcp() {}
-/// let app: Router = Router::new()
-///     .route("/mcp", post(mcp))
-///     .route("/health", get(|| async { "ok" }))
-///     .layer(McpSessionLayer::new(MemoryStore::new()).with_paths(["/mcp"]));
+/// let mcp: Router = Router::new().route("/mcp", post(mcp));
+/// let layer = McpSessionLayer::new(MemoryStore::new())
+///     .with_paths(["/mcp"])
+///     .with_inner(mcp.clone());
+/// let app: Router = mcp.route("/health", get(|| async { "ok" })).layer(layer);
 /// ```
 #[derive(Clone)]
 pub struct McpSessionLayer {
@@ -215,6 +218,34 @@ impl McpSessionLayer {
         self.with(|settings| settings.rules.session = SessionNeed::Optional)
     }
 
+    /// Lets a POST that names a dead session create one, if it is an `initialize` request that this picks by its head. Default:
+    /// it is answered with 404, as everything that names a dead session.
+    ///
+    /// For deployed clients that answer a 404 with an `initialize` that still has the dead id, and would be stuck for good.
+    /// **This departs from the specification**: "the server [..] MUST respond to requests containing that session ID with HTTP
+    /// 404 Not Found" (2025-11-25, transports, session management). So pick those clients only.
+    ///
+    /// Only what is picked is read, and only if its id is not a live one of this caller. Every such id is removed, also one
+    /// that is somebody else's, and the new session has an id of its own: one that a client chose is never adopted. What is
+    /// no `initialize` request, or too long or too slow to be read, gets the 404.
+    ///
+    /// ```
+    /// # use mcp_session_layer::{McpSessionLayer, MemoryStore};
+    /// use http::header::USER_AGENT;
+    ///
+    /// let layer = McpSessionLayer::new(MemoryStore::new()).with_initialize_on_dead_id(|request| {
+    ///     let agent = request.headers.get(USER_AGENT);
+    ///     agent.is_some_and(|agent| agent.as_bytes().starts_with(b"stuck-client/1."))
+    /// });
+    /// ```
+    #[must_use]
+    pub fn with_initialize_on_dead_id(
+        self,
+        picks: impl Fn(&Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|settings| settings.resends = Some(Arc::new(picks)))
+    }
+
     /// Lets a GET without a session id pass, for an inner service that still offers the transport of 2024-11-05 (HTTP+SSE)
     /// on the same path. Default: it is answered with 400.
     ///
@@ -277,48 +308,6 @@ impl McpSessionLayer {
         self.with(|settings| settings.keeps_params = true)
     }
 
-    /// Forwards ids that this layer issued, for an inner service that passes them on, as a gateway does. Default: an inner
-    /// service sees only ids that it issued itself.
-    #[must_use]
-    pub fn with_issued_ids_forwarded(self) -> Self {
-        self.with(|settings| settings.forwards_issued = true)
-    }
-
-    /// The statuses with which the inner service may say that it has forgotten a session. Default: 400, 404, 422 and 500; none
-    /// turns all of this off.
-    ///
-    /// An inner service that was restarted, or another node's, does not know a session that the store holds live, and says
-    /// so in its own way. Its client would never begin anew. So an answer with one of these statuses, on a session whose id
-    /// the inner service issued, makes the layer ask about the session: with a `ping` of its own, in the caller's name.
-    /// Where that is answered with 400 or 404, the client is told 404. Otherwise it gets the answer as it came, so a bad
-    /// request costs nobody a session.
-    ///
-    /// The session is *ended*, for all nodes, only where that is certain: this process's inner service has served it, and
-    /// the caller is its [principal](Self::with_principal) or sends the [credentials](Self::with_credentials) that it was
-    /// created with. Otherwise its time runs out; where there is no room for another session it is the first to go.
-    ///
-    /// ```
-    /// # use mcp_session_layer::{McpSessionLayer, MemoryStore};
-    /// use http::StatusCode;
-    ///
-    /// let layer = McpSessionLayer::new(MemoryStore::new())
-    ///     .with_forgotten_statuses([StatusCode::NOT_FOUND, StatusCode::GONE]);
-    /// let never_asks = McpSessionLayer::new(MemoryStore::new()).with_forgotten_statuses([]);
-    /// ```
-    #[must_use]
-    pub fn with_forgotten_statuses(self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
-        self.with(|settings| settings.forgotten = statuses.into_iter().collect())
-    }
-
-    /// In which headers callers carry credentials, besides `Authorization`, `Proxy-Authorization`, `Cookie`, `X-Api-Key` and
-    /// the query. Default: no others.
-    ///
-    /// What the layer asks [in a caller's name](Self::with_forgotten_statuses) carries them.
-    #[must_use]
-    pub fn with_credentials(self, headers: impl IntoIterator<Item = HeaderName>) -> Self {
-        self.with(|settings| settings.credentials = headers.into_iter().collect())
-    }
-
     /// How long a request waits for the store before it is answered with 503. Default: 3 seconds; at most a minute.
     #[must_use]
     pub fn with_store_timeout(mut self, limit: Duration) -> Self {
@@ -327,41 +316,13 @@ impl McpSessionLayer {
         self
     }
 
-    /// Names the service that is sent a DELETE for sessions whose end it did not see. Default: what the layer wraps.
-    ///
-    /// Needed with [`Router::layer`](axum::Router::layer) over method handlers, where each handler is wrapped
-    /// apart and the one that serves POST does not know DELETE: name the router as it was before the layer.
-    ///
-    /// ```
-    /// # use axum::{Router, routing::{post}};
-    /// # use mcp_session_layer::{McpSessionLayer, MemoryStore};
-    /// # async fn call() {}
-    /// # async fn end() {}
-    /// let mcp: Router = Router::new().route("/mcp", post(call).delete(end));
-    /// let layer = McpSessionLayer::new(MemoryStore::new())
-    ///     .with_paths(["/mcp"])
-    ///     .with_inner(mcp.clone());
-    /// let app = mcp.layer(layer);
-    /// ```
-    #[must_use]
-    pub fn with_inner<S, B>(self, inner: S) -> Self
-    where
-        S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
-            + Clone
-            + Send
-            + 'static,
-        B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-    {
-        self.with(|settings| settings.upstream = Some(upstream(inner, false)))
-    }
-
     /// A handle to the sessions of this layer, to count and end them from elsewhere in the application.
     #[must_use]
     pub fn sessions(&self) -> Sessions {
         Sessions::new(&self.lifecycle)
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(&mut Arc::make_mut(&mut self.lifecycle).settings);
         self
     }

@@ -33,6 +33,7 @@ use crate::{
 
 mod future;
 mod layer;
+mod look_up;
 mod upstream;
 mod waiting;
 
@@ -104,7 +105,7 @@ where
                         let about = (digest(), credentials());
                         self.admit(found, true, about, parts, body)
                     }
-                    Now::Absent => self.refuse(RejectionKind::Unknown, &mut parts, body),
+                    Now::Absent => self.refuse_dead(RejectionKind::Unknown, parts, body),
                     Now::Unknown => {
                         let caller = caller.clone();
                         self.wait(parts, body, |call| call.ask_store(id, caller))
@@ -120,7 +121,7 @@ where
             RequestKind::MaybeInitialize(otherwise) => {
                 self.wait(parts, body, |call| call.read_and_serve(otherwise))
             }
-            RequestKind::Refuse(kind) => self.refuse(kind, &mut parts, body),
+            RequestKind::Refuse(kind) => self.refuse_dead(kind, parts, body),
             RequestKind::RefuseVersion(version) => {
                 let version = String::from_utf8_lossy(version.as_bytes()).into_owned();
                 let rejection = Rejection::unsupported_version(version, &settings.supported);
@@ -188,7 +189,7 @@ impl<S> McpSessionService<S> {
                 self.admit(found, is_anonymous, about, parts, body)
             }
             Now::Absent if !settings.may_claim(&caller) => {
-                self.refuse(RejectionKind::Unknown, &mut parts, body)
+                self.refuse_dead(RejectionKind::Unknown, parts, body)
             }
             Now::Absent | Now::Unknown => {
                 let id = id.clone();
@@ -214,7 +215,7 @@ impl<S> McpSessionService<S> {
         let lifecycle = &*self.lifecycle;
         let in_flight = match lifecycle.alive.registry.enter(found, is_anonymous) {
             Ok(in_flight) => in_flight,
-            Err(kind) => return self.refuse(kind, &mut parts, body),
+            Err(kind) => return self.refuse_dead(kind, parts, body),
         };
         if parts.method == Method::DELETE {
             return self.wait(parts, body, |call| call.forward(in_flight));
@@ -234,6 +235,23 @@ impl<S> McpSessionService<S> {
             forwarded: Some(forwarded),
         }
         .into()
+    }
+
+    /// Refuses a request, unless it may create a session although it names a dead one.
+    fn refuse_dead<F, E>(
+        &mut self,
+        kind: RejectionKind,
+        mut parts: Parts,
+        body: Body,
+    ) -> ResponseFuture<F, E>
+    where
+        S: Service<Request<Body>, Future = F, Error = E> + Inner<Failure = E> + Clone,
+        E: Send + 'static,
+    {
+        match self.lifecycle.settings.may_resend(kind, &parts) {
+            true => self.wait(parts, body, |call| call.refuse_or_create(kind)),
+            false => self.refuse(kind, &mut parts, body),
+        }
     }
 
     #[inline]

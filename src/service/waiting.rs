@@ -7,6 +7,7 @@ use http::{Method, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tower::{BoxError, Service};
 
+use super::look_up::{look_up, look_up_marked};
 use crate::{
     lifecycle::{
         Buffered, Creation, Forwarded, InitializeParams, Lifecycle, ReadEnd, Settings,
@@ -19,8 +20,7 @@ use crate::{
         message::Message,
         request::{Otherwise, Revisions},
     },
-    session::{InFlight, Owner, Route, Upstream},
-    store::StoreErrorKind,
+    session::{InFlight, Owner, Route, Session, Upstream},
 };
 
 /// A request on its way, and what serves it.
@@ -177,22 +177,26 @@ impl<S: Inner> Call<S> {
     ) -> Result<Response<Body>, S::Failure> {
         match look_up(&self.lifecycle, &id, &caller).await {
             Ok(in_flight) => self.forward(in_flight).await,
-            Err(kind) => Ok(self.refuse(kind)),
+            Err(kind) => self.refuse_or_create(kind).await,
         }
     }
 
-    /// Serves a request on a session that the inner service seems to have forgotten, for a caller that is to be found first.
+    /// Serves a request on a session of which there is something to look after, for a caller that is to be found first.
     pub(super) async fn ask_about_marked(
         self,
         id: SessionId,
     ) -> Result<Response<Body>, S::Failure> {
-        let found = match self.lifecycle.settings.caller(&self.parts) {
-            Ok(caller) => look_up_marked(&self.lifecycle, &id, &caller).await,
+        let lifecycle = &self.lifecycle;
+        let found = match lifecycle.settings.caller(&self.parts) {
+            Ok(caller) if lifecycle.alive.marked.seems_forgotten(&id) => {
+                look_up_marked(lifecycle, &id, &caller).await
+            }
+            Ok(caller) => look_up(lifecycle, &id, &caller).await,
             Err(kind) => Err(kind),
         };
         match found {
             Ok(in_flight) => self.forward(in_flight).await,
-            Err(kind) => Ok(self.refuse(kind)),
+            Err(kind) => self.refuse_or_create(kind).await,
         }
     }
 
@@ -201,6 +205,9 @@ impl<S: Inner> Call<S> {
         mut self,
         in_flight: InFlight,
     ) -> Result<Response<Body>, S::Failure> {
+        if let Some(refusal) = self.refusal_on_closed(in_flight.session()).await {
+            return Ok(self.refuse_with(refusal));
+        }
         let settings = &self.lifecycle.settings;
         let head = Head::read(&mut self.parts.headers);
         let credentials = settings.credentials_at_first_sight(&head, &self.parts.uri);
@@ -225,6 +232,46 @@ impl<S: Inner> Call<S> {
         match forwarded.filter(|_| is_suspicious) {
             Some(forwarded) => Ok(resolve(&self.lifecycle, response, forwarded).await),
             None => Ok(response),
+        }
+    }
+
+    /// Why a request on a live session does not go inward after all: it is an `initialize`, of which each leaves one more
+    /// session inside.
+    async fn refusal_on_closed(&mut self, session: &Session) -> Option<Rejection> {
+        let marked = &self.lifecycle.alive.marked;
+        if self.parts.method != Method::POST || !marked.is_closed(session.id()) {
+            return None;
+        }
+        // What cannot be read goes on: it may be any call.
+        let body = self.read().await.ok()?;
+        let message = Message::read(body.bytes()).ok().flatten();
+        let refusal = message.filter(Message::is_initialize).map(|message| {
+            Rejection::new(RejectionKind::AlreadyInitialized).with_id_of(Some(&message))
+        });
+        self.body = body.into_body();
+        refusal
+    }
+
+    /// Refuses a request that names no live session of its caller, unless it is one that may create a session all the same,
+    /// and does.
+    pub(super) async fn refuse_or_create(
+        mut self,
+        kind: RejectionKind,
+    ) -> Result<Response<Body>, S::Failure> {
+        if !self.lifecycle.settings.may_resend(kind, &self.parts) {
+            return Ok(self.refuse(kind));
+        }
+        let Ok(body) = self.read().await else {
+            return Ok(self.refuse(kind));
+        };
+        let params = match self.judge(body.bytes(), Otherwise::Pass) {
+            Next::Initialize(params) => Some(params),
+            _ => None,
+        };
+        self.body = body.into_body();
+        match params {
+            Some(params) => self.initialize(params).await,
+            None => Ok(self.refuse(kind)),
         }
     }
 
@@ -263,7 +310,7 @@ impl<S: Inner> Call<S> {
         let route = self.route();
         let request = Request::from_parts(self.parts, self.body);
         let mut response = self.inner.send(request).await?;
-        answer_without_session(&self.lifecycle, &mut response, route.digest());
+        answer_without_session(&self.lifecycle, &mut response, || Some(route));
         Ok(response)
     }
 
@@ -315,8 +362,12 @@ impl<S: Inner> Call<S> {
     fn route(&mut self) -> Arc<Route> {
         let digest = self.digest();
         let Parts { uri, headers, .. } = &self.parts;
-        let routes = &self.lifecycle.alive.registry.routes;
-        routes.get(digest, uri, headers, &self.upstream)
+        let Lifecycle {
+            settings, alive, ..
+        } = &*self.lifecycle;
+        let routes = &alive.registry.routes;
+        let route = routes.get(digest, uri, headers, &self.upstream);
+        settings.own_route(&route, &self.parts).unwrap_or(route)
     }
 
     fn refuse(self, kind: RejectionKind) -> Response<Body> {
@@ -335,57 +386,4 @@ enum Next {
     Adopt,
     Pass,
     Refuse(Rejection),
-}
-
-/// Finds a live session of this caller; for a login, where that is allowed, an anonymous one too.
-async fn look_up(
-    lifecycle: &Lifecycle,
-    id: &SessionId,
-    caller: &Owner,
-) -> Result<InFlight, RejectionKind> {
-    let Lifecycle {
-        settings,
-        store,
-        alive,
-    } = lifecycle;
-    let mut found = store.touch(id, caller, settings.idle).await;
-    if settings.may_claim(caller)
-        && let Ok(None) = found
-    {
-        found = match store.claim(id, caller, settings.idle).await {
-            Err(error) if error.kind() == StoreErrorKind::Unsupported => Ok(None),
-            claimed => claimed,
-        };
-    }
-    match found {
-        Ok(Some(found)) => {
-            let is_anonymous = caller.principal.is_none();
-            alive.registry.enter(found, is_anonymous)
-        }
-        Ok(None) => Err(RejectionKind::Unknown),
-        Err(error) => {
-            tracing::warn!(session = %id.reference(), error = &error as &dyn std::error::Error, "could not look up a session");
-            Err(RejectionKind::StoreUnavailable)
-        }
-    }
-}
-
-/// As [`look_up`], but extends nothing: what the inner service has forgotten is not in use.
-async fn look_up_marked(
-    lifecycle: &Lifecycle,
-    id: &SessionId,
-    caller: &Owner,
-) -> Result<InFlight, RejectionKind> {
-    match lifecycle.store.load(id).await {
-        Ok(Some(found)) if found.session.owner() == caller => {
-            let is_anonymous = caller.principal.is_none();
-            lifecycle.alive.registry.enter(found, is_anonymous)
-        }
-        Ok(Some(_)) => look_up(lifecycle, id, caller).await,
-        Ok(None) => Err(RejectionKind::Unknown),
-        Err(error) => {
-            tracing::warn!(session = %id.reference(), error = &error as &dyn std::error::Error, "could not look up a session");
-            Err(RejectionKind::StoreUnavailable)
-        }
-    }
 }

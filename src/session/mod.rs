@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use self::{locals::Locals, record::Details};
 use crate::protocol::{SessionId, SessionRef};
 
+mod context;
 mod doubts;
 mod in_flight;
 mod locals;
@@ -29,6 +30,12 @@ pub(crate) mod times;
 mod upstream;
 mod values;
 
+pub use self::{
+    context::InnerContext,
+    owner::{Owner, Principal, Scope},
+    record::{Issuer, SessionRecord},
+    values::{Change, Values, ValuesTooLarge},
+};
 pub(crate) use self::{
     doubts::{Doubts, Verdict},
     in_flight::{Counted, CutWaiter, InFlight, StreamKind, Tracker, Wake},
@@ -38,11 +45,6 @@ pub(crate) use self::{
     table::Table,
     times::Times,
     upstream::{Trial, Upstream},
-};
-pub use self::{
-    owner::{Owner, Principal, Scope},
-    record::{Issuer, SessionRecord},
-    values::{Change, Values, ValuesTooLarge},
 };
 
 /// A live session: a cheap handle that the layer puts into the extensions of each request it lets through.
@@ -57,7 +59,7 @@ pub struct Session(Arc<Node>);
 struct Node {
     state: State,
     times: Times,
-    /// Of `attached.route`: zero without one.
+    /// Of `attached.route`: zero without one, or if it is the session's alone.
     route_digest: AtomicU64,
     id: SessionId,
     /// As it was created.

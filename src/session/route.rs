@@ -10,7 +10,7 @@ use http::{
 };
 use parking_lot::Mutex;
 
-use super::Upstream;
+use super::{InnerContext, Upstream, context::copy};
 use crate::protocol::{Era, PROTOCOL_VERSION, SESSION_ID, SessionId};
 
 /// All that a request of the layer's own needs to be understood: rmcp answers a DELETE without a `Host`, or with a
@@ -21,10 +21,12 @@ use crate::protocol::{Era, PROTOCOL_VERSION, SESSION_ID, SessionId};
 pub(crate) struct Route {
     digest: u64,
     /// The latest there.
-    upstream: Mutex<Weak<Upstream>>,
+    upstream: Arc<Mutex<Weak<Upstream>>>,
     uri: Uri,
     host: Option<HeaderValue>,
     version: Option<HeaderValue>,
+    /// Of the one session whose route this is.
+    context: Option<Box<InnerContext>>,
 }
 
 impl Route {
@@ -32,11 +34,30 @@ impl Route {
     pub(crate) fn of(digest: u64, uri: &Uri, headers: &HeaderMap) -> Self {
         Self {
             digest,
-            upstream: Mutex::default(),
+            upstream: Arc::default(),
             uri: place(uri),
             host: headers.get(&HOST).map(copy),
             version: legacy_version(headers).map(copy),
+            context: None,
         }
+    }
+
+    /// The same for one session only, with what its requests have and others' have not. No digest names it, so that the
+    /// next request makes its own.
+    pub(crate) fn with_context(&self, context: InnerContext) -> Self {
+        Self {
+            digest: 0,
+            upstream: Arc::clone(&self.upstream),
+            uri: self.uri.clone(),
+            host: self.host.clone(),
+            version: self.version.clone(),
+            context: Some(Box::new(context)),
+        }
+    }
+
+    /// Whether sessions have it, or one made of it.
+    pub(crate) fn is_in_use(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) > 1 || Arc::strong_count(&self.upstream) > 1
     }
 
     pub(crate) fn digest(&self) -> u64 {
@@ -62,6 +83,9 @@ impl Route {
     /// A request without a body on this session.
     pub(crate) fn request(&self, method: Method, id: &SessionId) -> Request<Body> {
         let mut request = Request::new(Body::empty());
+        if let Some(context) = &self.context {
+            context.put_on(&mut request);
+        }
         *request.method_mut() = method;
         *request.uri_mut() = self.uri.clone();
         let headers = request.headers_mut();
@@ -93,8 +117,4 @@ fn place(uri: &Uri) -> Uri {
         .scheme()
         .and_then(|scheme| Scheme::try_from(scheme.as_str()).ok());
     Uri::from_parts(parts).unwrap_or_default()
-}
-
-fn copy(value: &HeaderValue) -> HeaderValue {
-    HeaderValue::from_bytes(value.as_bytes()).expect("it was a header's value before")
 }

@@ -42,7 +42,12 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) session: Option<Session>,
+    pub(crate) claims: Option<Claims>,
 }
+
+/// What an authentication in front has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claims(pub(crate) &'static str);
 
 impl Inner {
     pub(crate) fn new(answer: impl Fn(&Call) -> Response<Body> + Send + Sync + 'static) -> Self {
@@ -147,6 +152,7 @@ impl Service<Request<Body>> for Inner {
                 headers: parts.headers,
                 body: body.unwrap_or_default(),
                 session: parts.extensions.get().cloned(),
+                claims: parts.extensions.get().cloned(),
             };
             if let Some(id) = question_of(&call.body) {
                 inner.questions.lock().push(call.clone());

@@ -36,6 +36,9 @@ pub enum RejectionKind {
     /// The inner service no longer knows a session that the store holds. 404, as for
     /// [`Unknown`](Self::Unknown).
     InnerGone,
+    /// An `initialize` request on a session on which an earlier one made the inner service open another session, which
+    /// could not be ended there. 400: each of them would leave one more.
+    AlreadyInitialized,
     /// The body that had to be read to decide is longer than the limit (`with_body_limit`). 413.
     BodyTooLarge,
     /// The body that had to be read to decide did not arrive in time. 408.
@@ -81,6 +84,7 @@ impl RejectionKind {
             Self::Unknown => "unknown",
             Self::Ended => "ended",
             Self::InnerGone => "inner_gone",
+            Self::AlreadyInitialized => "already_initialized",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::BodyUnreadable => "body_unreadable",
@@ -104,6 +108,7 @@ impl RejectionKind {
             | Self::DuplicateSessionHeader
             | Self::DuplicateVersionHeader
             | Self::UnsupportedProtocolVersion
+            | Self::AlreadyInitialized
             | Self::BodyUnreadable
             | Self::BodyNotJson => StatusCode::BAD_REQUEST,
             Self::Malformed | Self::Unknown | Self::Ended | Self::InnerGone => {
@@ -130,6 +135,7 @@ impl RejectionKind {
             Self::DuplicateVersionHeader => "More than one MCP-Protocol-Version header",
             Self::UnsupportedProtocolVersion => "Unsupported protocol version",
             Self::Malformed | Self::Unknown | Self::Ended | Self::InnerGone => "Session not found",
+            Self::AlreadyInitialized => "Session is already initialized",
             Self::BodyTooLarge => "Request body too large",
             Self::BodyTimeout => "Request body too slow",
             Self::BodyUnreadable => "Request body could not be read",

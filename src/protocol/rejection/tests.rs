@@ -4,7 +4,7 @@ use super::RejectionKind::*;
 use super::*;
 use http::header::SET_COOKIE;
 
-const ALL: [RejectionKind; 21] = [
+const ALL: [RejectionKind; 22] = [
     MissingSession,
     DuplicateSessionHeader,
     DuplicateVersionHeader,
@@ -13,6 +13,7 @@ const ALL: [RejectionKind; 21] = [
     Unknown,
     Ended,
     InnerGone,
+    AlreadyInitialized,
     BodyTooLarge,
     BodyTimeout,
     BodyUnreadable,
@@ -40,6 +41,7 @@ fn every_kind_has_a_name_that_stays() {
         "unknown",
         "ended",
         "inner_gone",
+        "already_initialized",
         "body_too_large",
         "body_timeout",
         "body_unreadable",
@@ -104,6 +106,7 @@ fn every_kind_to_the_byte() {
                 404,
                 r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"}}"#,
             ),
+            AlreadyInitialized => text(400, "Session is already initialized"),
             BodyTooLarge => text(413, "Request body too large"),
             BodyTimeout => text(408, "Request body too slow"),
             BodyUnreadable => text(400, "Request body could not be read"),
@@ -154,7 +157,7 @@ fn no_other_answer_is_json() {
     for kind in ALL.into_iter().filter(|kind| {
         !matches!(
             kind,
-            MissingSession | Malformed | Unknown | Ended | InnerGone
+            MissingSession | AlreadyInitialized | Malformed | Unknown | Ended | InnerGone
         )
     }) {
         let response = Rejection::new(kind)
