@@ -32,14 +32,17 @@ use anyhow::ensure;
 use axum::{
     Router,
     extract::{Request, State},
-    http::{StatusCode, header::CACHE_CONTROL},
+    http::{
+        HeaderName, StatusCode,
+        header::{AUTHORIZATION, CACHE_CONTROL, COOKIE},
+    },
     middleware::{from_fn_with_state, map_request, map_response},
     response::{IntoResponse, Response},
     routing::get,
     serve::ListenerExt as _,
 };
 use clap::Parser;
-use mcp_session_layer::{GuardedPaths, Sessions};
+use mcp_session_layer::{GuardedPaths, InnerContext, Sessions};
 use tokio::{net::TcpListener, time::sleep};
 use tower::{Layer as _, service_fn};
 
@@ -109,6 +112,9 @@ pub(crate) async fn serve(
     let address = listener.local_addr()?;
     let layer = options.sessions.layer(options.sessions.open_store().await?);
     let layer = layer.with_paths(GuardedPaths::try_new(&options.paths)?);
+    // The server behind may check its callers by itself, also when it is told of an end.
+    let layer = layer
+        .with_inner_context(|request| InnerContext::new().with_headers_of(request, CREDENTIALS));
     let sessions = layer.sessions();
     if let Some(port) = options.admin_port {
         serve_admin(port, admin(sessions.clone())).await?;
@@ -166,6 +172,9 @@ async fn health(State(sessions): State<Sessions>) -> Response {
     };
     (status, [(CACHE_CONTROL, "no-store")], text).into_response()
 }
+
+/// What servers know their callers by.
+const CREDENTIALS: [HeaderName; 3] = [AUTHORIZATION, COOKIE, HeaderName::from_static("x-api-key")];
 
 /// For what was cut off at the end of the time of grace to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -37,6 +37,8 @@ pub(crate) struct Server {
     issued: Arc<Mutex<HashSet<String>>>,
     /// One for each answer whose reader went away.
     hung_up: Arc<Semaphore>,
+    /// What every request has to have as its `Authorization`, if anything.
+    token: Option<&'static str>,
 }
 
 impl Server {
@@ -46,6 +48,15 @@ impl Server {
             events: Arc::default(),
             issued: Arc::default(),
             hung_up: Arc::new(Semaphore::new(0)),
+            token: None,
+        }
+    }
+
+    /// One that checks its callers by itself.
+    pub(crate) fn with_token(token: &'static str) -> Self {
+        Self {
+            token: Some(token),
+            ..Self::new()
         }
     }
 
@@ -134,6 +145,13 @@ async fn mcp(State(server): State<Server>, request: Request) -> Response {
     let is_question = head.method == Method::POST && !head.headers.contains_key("x-forwarded-for");
     if !is_question {
         server.seen.lock().push(head.clone());
+    }
+    let token = head.headers.get("authorization");
+    if server
+        .token
+        .is_some_and(|wanted| token.is_none_or(|token| token != wanted))
+    {
+        return StatusCode::UNAUTHORIZED.into_response();
     }
     match head.headers.get("x-do").map(|what| what.as_bytes()) {
         Some(b"refuse") => return StatusCode::BAD_REQUEST.into_response(),
