@@ -33,7 +33,7 @@ use axum::{
     Json, Router,
     extract::Request,
     middleware::{from_fn_with_state, map_request},
-    routing::get,
+    routing::{get, post},
 };
 use clap::Parser;
 use mcp_session_layer::{BoxSessionStore, RmcpService};
@@ -41,9 +41,10 @@ use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     handler::server::wrapper::Parameters,
     model::{
-        Implementation, ListResourcesResult, PaginatedRequestParams, ProgressNotificationParam,
-        PromptMessage, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
-        Resource, ResourceContents, Role, ServerCapabilities, ServerConfig,
+        Implementation, InitializeRequestParams, InitializeResult, ListResourcesResult,
+        PaginatedRequestParams, ProgressNotificationParam, PromptMessage,
+        ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Resource,
+        ResourceContents, Role, ServerCapabilities, ServerConfig,
     },
     prompt, prompt_handler, prompt_router, schemars,
     service::RequestContext,
@@ -59,9 +60,11 @@ use tower_http::trace::TraceLayer;
 
 use self::support::{
     admin::admin,
+    audience::Audience,
     auth::{AuthOptions, authenticate},
     listen::listen_on,
     process::{asked_to_stop, serve_admin, write_log},
+    readiness::Readiness,
     sessions::SessionOptions,
 };
 
@@ -78,6 +81,10 @@ struct Options {
     /// The port to administer sessions on. Loopback only, and without authentication.
     #[arg(long)]
     admin_port: Option<u16>,
+    /// How long to go on as before when asked to stop, but for /ready, which is 503 from then on: longer than a load balancer
+    /// takes to notice.
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    linger: Duration,
     /// How long answers under way may take at the end.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     grace: Duration,
@@ -94,20 +101,29 @@ pub(crate) async fn main() -> anyhow::Result<()> {
     // How many requests reached the MCP service.
     let hits: Arc<AtomicU64> = Arc::default();
 
+    let audience = Audience::default();
+    let readiness = Readiness::of(sessions.clone());
+
     if let Some(port) = options.admin_port {
         let hits = Arc::clone(&hits);
         let hits = async move || Json(json!({ "hits": hits.load(Relaxed) }));
-        serve_admin(port, admin(sessions.clone()).route("/hits", get(hits))).await?;
+        let audience = audience.clone();
+        let notify = async move || Json(json!({ "told": audience.tell_updated(ABOUT).await }));
+        let admin = admin(sessions.clone())
+            .route("/hits", get(hits))
+            .route("/notify", post(notify));
+        serve_admin(port, admin).await?;
     }
 
     let app = Router::new()
-        .route_service("/mcp", mcp(options.sessions.idle_timeout, store))
+        .route_service("/mcp", mcp(options.sessions.idle_timeout, store, audience))
         .layer(map_request(move |request: Request| {
             hits.fetch_add(1, Relaxed);
             std::future::ready(request)
         }))
         .layer(layer)
         .layer(from_fn_with_state(options.auth.tokens(), authenticate))
+        .merge(readiness.routes())
         .layer(TraceLayer::new_for_http());
 
     let listener = listen_on(options.port, "name another with --port").await?;
@@ -115,26 +131,42 @@ pub(crate) async fn main() -> anyhow::Result<()> {
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
             asked_to_stop().await;
+            readiness.withdraw();
+            sleep(options.linger).await;
             tokio::spawn(async move { sessions.shut_down(options.grace).await });
         })
         .await?;
     Ok(())
 }
 
-fn mcp(idle: Duration, store: BoxSessionStore) -> RmcpService<Tools, LocalSessionManager> {
+fn mcp(
+    idle: Duration,
+    store: BoxSessionStore,
+    audience: Audience,
+) -> RmcpService<Tools, LocalSessionManager> {
     // The layer ends sessions and says so. rmcp's own limit counts neither streams nor tools that
     // compute, so it is only a backstop, far above.
     let mut manager = LocalSessionManager::default();
     manager.session_config.keep_alive = Some(idle.max(Duration::from_secs(12 * 60 * 60)) * 2);
+    // How soon clients come back whose stream was cut, as by a restart.
+    manager.session_config.sse_retry = Some(COME_BACK);
+    let config = StreamableHttpServerConfig::default().with_sse_retry(Some(COME_BACK));
+    let tools = move || {
+        Ok(Tools {
+            calls: AtomicU64::new(0),
+            audience: audience.clone(),
+        })
+    };
     // A session that was created on another node is restored here when it comes.
-    let config = StreamableHttpServerConfig::default();
-    RmcpService::new(store, || Ok(Tools::default()), manager.into(), config)
+    RmcpService::new(store, tools, manager.into(), config)
 }
 
+const COME_BACK: Duration = Duration::from_secs(1);
+
 /// One of these is made for each session.
-#[derive(Default)]
 struct Tools {
     calls: AtomicU64,
+    audience: Audience,
 }
 
 #[tool_router]
@@ -214,6 +246,18 @@ impl ServerHandler for Tools {
             .build();
         ServerConfig::new(capabilities)
             .with_server_info(Implementation::new("server", env!("CARGO_PKG_VERSION")))
+    }
+
+    /// By its client, or by a restore on this node. Not in `on_initialized`: of that the client tells one node, and that may be
+    /// another one.
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        context.peer.set_peer_info(request.clone());
+        self.audience.join(context.peer);
+        self.negotiate_initialize(&request)
     }
 
     async fn list_resources(

@@ -3,12 +3,10 @@
 // of its own, and may be followed by flags of the server, as in 'redis --cached=5'.
 
 import { createHash } from "node:crypto";
-import { mkdtemp, rm } from "node:fs/promises";
-import { createServer, request } from "node:http";
-import { connect, createServer as createTcpServer } from "node:net";
-import { tmpdir } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Checks, Puppet, Server, start, until } from "./puppets.mjs";
+import { Nodes, Proxy } from "./proxy.mjs";
+import { Checks, Puppet, until } from "./puppets.mjs";
+import { Redis } from "./redis.mjs";
 
 const CALLS = 1000;
 /// How long a request waits for the store.
@@ -16,120 +14,6 @@ const PATIENCE = 3000;
 
 // The clock on the wall, not the one that measures how long something takes.
 const AHEAD = { LD_PRELOAD: process.env.FAKETIME_LIBRARY, FAKETIME: "+10m", DONT_FAKE_MONOTONIC: "1" };
-
-/// Nodes that can be killed and come back, each at another port.
-class Nodes {
-  all = [];
-  #ever = [];
-
-  constructor(flags) {
-    this.flags = flags;
-  }
-
-  async start(at) {
-    const env = { RUST_LOG: "info", ...(at === 1 ? AHEAD : {}) };
-    this.all[at] = await Server.start(this.flags, env);
-    this.#ever.push(this.all[at]);
-  }
-
-  async kill(at) {
-    await this.all[at].stop("SIGKILL");
-  }
-
-  /// Of the nodes that are there, and of those that were.
-  logs() {
-    return this.#ever.map((node) => node.log);
-  }
-}
-
-/// Gives each request to the next node, and to the other one if no connection comes about. Counts what goes back.
-class Proxy {
-  statuses = {};
-  refused = 0;
-  broken = 0;
-  unavailable = [];
-  /// The clocks of the nodes, as their last answers told them.
-  clocks = [];
-  served = [0, 0];
-  /// The node that was asked last.
-  last = 0;
-  /// Called at each POST that breaks.
-  onBreak = () => {};
-  #next = 0;
-
-  constructor(nodes) {
-    this.nodes = nodes;
-    this.server = createServer(async (incoming, outgoing) => {
-      const body = Buffer.concat(await incoming.toArray());
-      this.#pass(incoming, body, outgoing, this.#next++, 2);
-    });
-  }
-
-  async start() {
-    await new Promise((resolve) => this.server.listen(0, "127.0.0.1", resolve));
-    return `http://127.0.0.1:${this.server.address().port}/mcp`;
-  }
-
-  #pass(incoming, body, outgoing, at, tries) {
-    const { method, headers } = incoming;
-    const began = Date.now();
-    if (method === "POST") this.last = at % 2;
-    const onward = request(this.nodes.all[at % 2].url, { method, headers, agent: false });
-    // Either before an answer or within it. A GET stream is no call: its client opens another one.
-    const breaks = () => {
-      if (!outgoing.destroyed && method === "POST") {
-        this.broken++;
-        this.onBreak();
-      }
-      outgoing.destroy();
-    };
-    onward.on("response", (answer) => {
-      const what = `${method} ${answer.statusCode}`;
-      this.statuses[what] = (this.statuses[what] ?? 0) + 1;
-      this.served[at % 2]++;
-      this.clocks[at % 2] = new Date(answer.headers.date);
-      if (answer.statusCode === 503) this.unavailable.push({ began, answered: Date.now() });
-      outgoing.writeHead(answer.statusCode, answer.headers);
-      answer.on("error", breaks).pipe(outgoing);
-    });
-    onward.on("error", (error) => {
-      if (error.syscall !== "connect") return breaks();
-      this.refused++;
-      if (tries > 1) this.#pass(incoming, body, outgoing, at + 1, tries - 1);
-      else breaks();
-    });
-    outgoing.on("close", () => onward.destroy());
-    onward.end(body);
-  }
-}
-
-/// A Redis server that writes down what it is told before it says so.
-class Redis {
-  static async start() {
-    const redis = new Redis();
-    redis.port = await freePort();
-    redis.directory = await mkdtemp(`${tmpdir()}/cluster-`);
-    await redis.up();
-    return redis;
-  }
-
-  async up() {
-    const settings = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--bind", "127.0.0.1"];
-    const where = ["--port", String(this.port), "--dir", this.directory];
-    this.child = start("redis-server", [...where, ...settings], { stdio: "ignore" });
-    await until(() => answers(this.port));
-  }
-
-  async kill() {
-    this.child.kill("SIGKILL");
-    await this.child.gone;
-  }
-
-  async remove() {
-    await this.kill();
-    await rm(this.directory, { recursive: true });
-  }
-}
 
 /// A thousand calls, one after the other, and what came of them. `events` begin before the calls of their numbers, and go on
 /// beside them. What broke, and what was answered 503, is called again.
@@ -143,7 +27,7 @@ async function thousand(client, proxy, events) {
       event = happens();
       delete events[i];
     }
-    const before = { broken: proxy.broken, unavailable: proxy.unavailable.length };
+    const before = { broken: proxy.broken.length, unavailable: proxy.unavailable.length };
     const began = Date.now();
     // A client may wait for the rest of an answer that was cut off.
     const cut = new Promise((resolve) => (proxy.onBreak = () => setTimeout(resolve, 500, "cut off")));
@@ -151,7 +35,7 @@ async function thousand(client, proxy, events) {
     const got = await Promise.race([client.call(tool, args).catch(String), cut]);
     result.longest = Math.max(result.longest, Date.now() - began);
     if (got === answer) result.right++;
-    else if (proxy.broken > before.broken) result.broken++;
+    else if (proxy.broken.length > before.broken) result.broken++;
     else if (proxy.unavailable.length > before.unavailable) result.unavailable++;
     else result.wrong.push(`call ${i}: ${got}`);
     if (result.right + result.wrong.length > i) i++;
@@ -162,7 +46,7 @@ async function thousand(client, proxy, events) {
 
 async function play(kind, name, flags, redis) {
   const check = checks.named(name);
-  const nodes = new Nodes(flags);
+  const nodes = new Nodes(flags, (at) => ({ RUST_LOG: "info", ...(at === 1 ? AHEAD : {}) }));
   await Promise.all([nodes.start(0), nodes.start(1)]);
   const proxy = new Proxy(nodes);
   const client = await new Puppet(kind).connect(await proxy.start());
@@ -213,24 +97,6 @@ async function play(kind, name, flags, redis) {
   check("by a 404", proxy.statuses["POST 404"], 2);
   check("writes no id into a log", nodes.logs().some((log) => log.includes(client.id)), false);
   await Promise.all([nodes.kill(0), nodes.kill(1)]);
-}
-
-/// A port that nobody listens at, most likely for a while.
-async function freePort() {
-  const server = createTcpServer();
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
-/// Whether Redis has read its file and answers.
-function answers(port) {
-  return new Promise((resolve) => {
-    const socket = connect(port, "127.0.0.1", () => socket.write("PING\r\n"));
-    socket.on("data", (data) => (socket.destroy(), resolve(String(data).startsWith("+PONG"))));
-    socket.on("error", () => resolve(false));
-  });
 }
 
 const checks = new Checks();

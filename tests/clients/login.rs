@@ -35,7 +35,7 @@ use serde_json::json;
 use sse_stream::Sse;
 
 use crate::{
-    Client, check, raw_as,
+    Client, Ears, check, raw_as,
     relay::Relay,
     serve,
     support::{answers::NOT_FOUND, layer::layer},
@@ -56,7 +56,7 @@ async fn login() -> anyhow::Result<()> {
     let close = HashMap::from([(header::CONNECTION, HeaderValue::from_static("close"))]);
     let config = StreamableHttpClientTransportConfig::with_uri(through).custom_headers(close);
     let transport = StreamableHttpClientTransport::with_client(http, config);
-    let rmcp = ().serve(transport).await?;
+    let rmcp = Ears::default().serve(transport).await?;
     let client = Client { rmcp, relay };
 
     let gets = || {

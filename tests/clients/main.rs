@@ -4,13 +4,18 @@
 
 #![allow(clippy::duplicate_mod)] // Examples share files.
 
-use std::{env, fmt::Debug, time::Duration};
+use std::{
+    env,
+    fmt::Debug,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use axum::Router;
 use rmcp::{
-    RoleClient, ServiceExt,
-    model::{CallToolRequestParams, ProtocolVersion},
-    service::{ClientLifecycleMode, ClientServiceExt, RunningService},
+    ClientHandler, RoleClient, ServiceExt,
+    model::{CallToolRequestParams, ProtocolVersion, ResourceUpdatedNotificationParam},
+    service::{ClientLifecycleMode, ClientServiceExt, NotificationContext, RunningService},
     transport::StreamableHttpClientTransport,
 };
 use serde_json::{Value, json};
@@ -164,15 +169,31 @@ async fn fallback() -> anyhow::Result<()> {
 
 /// rmcp's client, with its defaults, and what it sends and gets.
 struct Client {
-    rmcp: RunningService<RoleClient, ()>,
+    rmcp: RunningService<RoleClient, Ears>,
     relay: Relay,
+}
+
+/// Counts the notifications that a client gets.
+#[derive(Default)]
+struct Ears {
+    heard: AtomicU64,
+}
+
+impl ClientHandler for Ears {
+    async fn on_resource_updated(
+        &self,
+        _: ResourceUpdatedNotificationParam,
+        _: NotificationContext<RoleClient>,
+    ) {
+        self.heard.fetch_add(1, Relaxed);
+    }
 }
 
 impl Client {
     async fn connect(url: &str) -> anyhow::Result<Self> {
         let (relay, url) = Relay::start(url).await?;
         let transport = StreamableHttpClientTransport::from_uri(url);
-        let rmcp = ().serve(transport).await?;
+        let rmcp = Ears::default().serve(transport).await?;
         Ok(Self { rmcp, relay })
     }
 
@@ -185,7 +206,9 @@ impl Client {
             preferred_versions: vec![ProtocolVersion::V_2026_07_28, ProtocolVersion::V_2025_11_25],
             legacy_version: Some(ProtocolVersion::V_2025_11_25),
         };
-        let rmcp = ().serve_with_lifecycle(transport, auto).await?;
+        let rmcp = Ears::default()
+            .serve_with_lifecycle(transport, auto)
+            .await?;
         Ok(Self { rmcp, relay })
     }
 

@@ -1,4 +1,5 @@
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import scenarios
 from mcp import ClientSession, McpError
@@ -17,9 +18,10 @@ class Sdk:
         async with create_mcp_http_client(headers=headers) as http:
             wire = scenarios.watch(http)
             async with streamable_http_client(url, http_client=http) as (read, write, _):
-                async with ClientSession(read, write) as session:
-                    await session.initialize()
-                    yield scenarios.Connection(session, wire)
+                connection = scenarios.Connection(None, wire, lambda seconds: timedelta(seconds=seconds))
+                async with ClientSession(read, write, message_handler=connection.hear) as connection.client:
+                    await connection.client.initialize()
+                    yield connection
 
 
 if __name__ == "__main__":

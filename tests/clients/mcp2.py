@@ -17,8 +17,9 @@ class Sdk:
             wire = scenarios.watch(http)
             # By default an event of 1 MiB is one too long.
             transport = streamable_http_client(url, http_client=http, max_sse_event_size=None)
-            async with Client(transport, mode=mode) as client:
-                yield scenarios.Connection(client, wire)
+            connection = scenarios.Connection(None, wire)
+            async with Client(transport, mode=mode, message_handler=connection.hear) as connection.client:
+                yield connection
 
 
 if __name__ == "__main__":

@@ -10,10 +10,13 @@ export async function obey(sdk) {
     async connect({ name, url, headers }) {
       const client = new sdk.Client({ name: sdk.name, version: "1" });
       const { transport, wire } = newTransport(sdk, url, headers);
+      const connection = { client, wire, heard: 0 };
+      client.fallbackNotificationHandler = async () => void connection.heard++;
       await client.connect(transport);
-      connections.set(name, { client, wire });
+      connections.set(name, connection);
     },
-    call: ({ name, tool, args }) => call(connections.get(name).client, tool, args),
+    call: ({ name, tool, args, limit }) => call(connections.get(name).client, tool, args, limit && sdk.limited(limit)),
+    heard: async ({ name }) => connections.get(name).heard,
     wire: async ({ name }) => connections.get(name).wire,
     close: async ({ name }) => connections.get(name).client.close(),
   };

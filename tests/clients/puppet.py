@@ -28,8 +28,11 @@ async def obey(sdk):
         holding = asyncio.create_task(hold())
         connections[name] = (await ready, closing, holding)
 
-    async def call(name, tool, args={}):
-        return await connections[name][0].call(tool, **args)
+    async def call(name, tool, args={}, limit=None):
+        return await connections[name][0].call(tool, limit and limit / 1000, **args)
+
+    async def heard(name):
+        return connections[name][0].heard
 
     async def wire(name):
         def exchange(response):
@@ -48,7 +51,7 @@ async def obey(sdk):
         closing.set()
         await holding
 
-    does = {"ready": ready, "connect": connect, "call": call, "wire": wire, "close": close}
+    does = {"ready": ready, "connect": connect, "call": call, "heard": heard, "wire": wire, "close": close}
 
     async def follow(order, do, **args):
         try:

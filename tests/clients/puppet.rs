@@ -1,12 +1,17 @@
 //! Does with rmcp's client what a script says, line by line; see puppets.mjs.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     sync::Mutex,
+    time::timeout,
 };
 
 use super::Client;
@@ -24,6 +29,8 @@ struct Order {
     tool: String,
     #[serde(default)]
     args: Value,
+    /// How many milliseconds a call may take.
+    limit: Option<u64>,
 }
 
 type Clients = Arc<Mutex<HashMap<String, Arc<Client>>>>;
@@ -57,7 +64,13 @@ async fn obey(clients: &Clients, order: Order) -> anyhow::Result<Value> {
             clients.lock().await.insert(order.name, connected);
             Value::Null
         }
-        "call" => client()?.call(order.tool.leak(), order.args).await?.into(),
+        "call" => {
+            let limit = Duration::from_millis(order.limit.unwrap_or(u64::MAX / 2));
+            let client = client()?;
+            let call = client.call(order.tool.leak(), order.args);
+            timeout(limit, call).await??.into()
+        }
+        "heard" => client()?.rmcp.service().heard.load(Relaxed).into(),
         "wire" => {
             let exchanges = client()?.relay.exchanges();
             let exchanges = exchanges.iter().map(|exchange| {

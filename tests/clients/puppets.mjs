@@ -67,7 +67,10 @@ export class Puppet {
     const wire = () => this.#tell("wire", { name });
     return {
       url,
-      call: (tool, args = {}) => this.#tell("call", { name, tool, args }),
+      /// `limit`: how many milliseconds the client gives it.
+      call: (tool, args = {}, limit) => this.#tell("call", { name, tool, args, limit }),
+      /// How many notifications it has got.
+      heard: () => this.#tell("heard", { name }),
       wire,
       id: (await wire()).find((exchange) => exchange.id).id,
       /// The status of what it sent last with this method.
@@ -111,6 +114,17 @@ export class Server {
 
   async hits() {
     return JSON.parse((await send(`${this.admin}/hits`)).text).hits;
+  }
+
+  /// Tells all sessions on this node something, on their GET streams.
+  async notify() {
+    return JSON.parse((await send(`${this.admin}/notify`, { method: "POST" })).text).told;
+  }
+
+  /// Whether it says that it should get requests.
+  async isReady() {
+    const answer = await send(new URL("/ready", this.url)).catch(() => undefined);
+    return answer?.status === 200;
   }
 
   async end(what) {

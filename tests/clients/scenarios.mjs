@@ -134,8 +134,9 @@ export function newTransport(sdk, url, headers) {
   return { transport: new sdk.Transport(new URL(url), { fetch: watched, requestInit: { headers } }), wire };
 }
 
-export async function call(client, name, args = {}) {
-  const { content } = await client.callTool({ name, arguments: args });
+/// `options`: what callTool is given besides.
+export async function call(client, name, args = {}, options = []) {
+  const { content } = await client.callTool({ name, arguments: args }, ...options);
   return content[0].text;
 }
 

@@ -16,9 +16,12 @@ NOT_FOUND = '{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not foun
 class Connection:
     """A connected client, and the HTTP responses that it got."""
 
-    def __init__(self, client, wire):
+    def __init__(self, client, wire, limited=lambda seconds: seconds):
         self.client = client
         self.wire = wire
+        self.limited = limited
+        # How many notifications have come.
+        self.heard = 0
 
     @property
     def id(self):
@@ -28,9 +31,14 @@ class Connection:
     def answers(self, method):
         return [response for response in self.wire if response.request.method == method]
 
-    async def call(self, name, **args):
-        result = await self.client.call_tool(name, args)
+    async def call(self, name, limit=None, **args):
+        """`limit`: how many seconds the client gives it."""
+        result = await self.client.call_tool(name, args, limit and self.limited(limit))
         return result.content[0].text
+
+    async def hear(self, message):
+        """Handles what comes besides answers."""
+        self.heard += not isinstance(message, Exception)
 
 
 async def tools(sdk, url, check):

@@ -6,5 +6,6 @@ await main({
   name: "ts1",
   Client,
   Transport,
+  limited: (timeout) => [undefined, { timeout }],
   status: (error) => (error instanceof StreamableHTTPError ? error.code : error),
 });

@@ -5,6 +5,7 @@ await main({
   name: "ts2",
   Client,
   Transport,
+  limited: (timeout) => [{ timeout }],
   status: (error) => (error instanceof SdkHttpError ? error.data.status : error),
   auto: { versionNegotiation: { mode: "auto" } },
 });
