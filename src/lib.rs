@@ -133,7 +133,7 @@ pub use self::store::conformance;
 pub use self::{
     extract::NoSession,
     handle::Sessions,
-    lifecycle::{CreationRate, CreationRates, SessionEvent, SessionEvents},
+    lifecycle::{CreationRate, CreationRates, SessionEvent, SessionEvents, SigningKeys},
     protocol::{
         ClientInfo, GuardedPaths, InvalidPath, InvalidSessionId, InvalidSessionRef, Rejection,
         RejectionKind, SessionId, SessionRef,
@@ -172,3 +172,7 @@ struct Mounting;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/migration.md")]
 struct Migration;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/signed-ids.md")]
+struct SignedIds;

@@ -160,8 +160,8 @@ pub(crate) fn strip_to_own(
     forwarded: &Forwarded,
 ) {
     if AnswerHead::read(response.headers()).has_id {
-        let (session, route) = (forwarded.session(), forwarded.route());
-        strip_ids(lifecycle, response.headers_mut(), Some(session), route);
+        let route = forwarded.route();
+        strip_ids(lifecycle, response.headers_mut(), Some(forwarded), route);
     }
 }
 

@@ -259,9 +259,8 @@ impl Creation {
     /// Hands out the answer with the recorded id.
     fn release(&self, session: &Session, mut response: Response<Body>) -> Response<Body> {
         tracing::debug!(session = %session.reference(), client = ?session.record().client, "a session is created");
-        response
-            .headers_mut()
-            .insert(&SESSION_ID, session.id().to_header());
+        let id = self.lifecycle.settings.id_header(&self.owner, session.id());
+        response.headers_mut().insert(&SESSION_ID, id);
         let terms = self.lifecycle.settings.terms(&self.owner, Duration::ZERO);
         let found = Found {
             session: session.clone(),

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use http::request::Parts;
+use http::{HeaderValue, request::Parts};
 
-use super::{Lifecycle, question};
+use super::{Lifecycle, question, signed_ids::WireId};
 use crate::{
     protocol::{Credentials, SESSION_ID},
     session::{InFlight, InnerContext, Route, Session, StreamKind, Upstream},
@@ -17,6 +17,8 @@ pub(crate) struct Forwarded {
     pub(super) credentials: Credentials,
     /// Where it went, if that is not where the inner service served the session last.
     unserved: Option<Arc<Route>>,
+    /// The id that it came with, if that had a tag.
+    wire_id: Option<Box<WireId>>,
 }
 
 impl Forwarded {
@@ -43,17 +45,30 @@ impl Forwarded {
             Some(credentials) => credentials,
             None => lifecycle.settings.credentials_of(parts),
         };
+        let wire_id = match lifecycle.settings.signed_ids {
+            Some(_) => parts.extensions.remove().map(Box::new),
+            None => None,
+        };
         parts.extensions.insert(session.clone());
         Self {
             kind: StreamKind::of(&parts.method),
             in_flight,
             credentials,
             unserved,
+            wire_id,
         }
     }
 
     pub(crate) fn session(&self) -> &Session {
         self.in_flight.session()
+    }
+
+    /// The id as its client knows it.
+    pub(super) fn wire_id(&self) -> HeaderValue {
+        match self.wire_id.as_deref() {
+            Some(WireId(wire)) => wire.clone(),
+            None => self.session().id().to_header(),
+        }
     }
 
     /// It was not answered at once.

@@ -25,6 +25,7 @@ pub(crate) use self::{
 pub use self::{
     events::{SessionEvent, SessionEvents},
     rates::{CreationRate, CreationRates},
+    signed_ids::SigningKeys,
 };
 use crate::{
     metrics,
@@ -60,6 +61,7 @@ mod question;
 mod rates;
 mod settings;
 pub(crate) mod shutdown;
+mod signed_ids;
 mod strip;
 pub(crate) mod terminate;
 mod trace;

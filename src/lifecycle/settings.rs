@@ -3,12 +3,13 @@
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use axum::{BoxError, extract::OriginalUri};
-use http::{HeaderName, Method, StatusCode, Uri, request::Parts};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, request::Parts};
 
-use super::{CreationRates, buffered::DEFAULT_BODY_LIMIT};
+use super::{CreationRates, SigningKeys, buffered::DEFAULT_BODY_LIMIT, signed_ids::WireId};
 use crate::{
     protocol::{
-        Credentials, Head, RejectionKind, paths::GuardedPaths, rejection::Renderer, request::Rules,
+        Credentials, Head, RejectionKind, SESSION_ID, SessionId, paths::GuardedPaths,
+        rejection::Renderer, request::Rules,
     },
     session::{InnerContext, Owner, Principal, Route, Scope, Upstream, Values},
     store::{AtLimit, Terms},
@@ -26,6 +27,7 @@ pub(crate) struct Settings {
     pub(crate) anonymous: Owner,
     pub(crate) principal: Option<PrincipalOf>,
     pub(crate) claims: bool,
+    pub(crate) signed_ids: Option<Arc<SigningKeys>>,
     pub(crate) values: Option<ValuesOf>,
     pub(crate) idle: Duration,
     pub(crate) life: Option<Duration>,
@@ -110,6 +112,30 @@ impl Settings {
             );
             RejectionKind::ValuesFailed
         })
+    }
+
+    /// A new session's id as its client gets it.
+    pub(super) fn id_header(&self, owner: &Owner, id: &SessionId) -> HeaderValue {
+        match &self.signed_ids {
+            Some(keys) => keys.header(owner, id),
+            None => id.to_header(),
+        }
+    }
+
+    /// The id of a request of this caller, without its tag, if that proves that it was issued to it. From here on the request
+    /// has that id, and what it came with is kept for its answer.
+    pub(crate) fn verify_id(&self, caller: &Owner, parts: &mut Parts) -> Option<SessionId> {
+        let wire = parts.headers.get(&SESSION_ID)?;
+        let mut owners = vec![caller.clone()];
+        if self.may_claim(caller) {
+            // It may have been created before the login. Whose it is now the store says.
+            owners.push(self.anonymous.clone());
+        }
+        let keys = self.signed_ids.as_ref()?;
+        let id = keys.verify(wire.as_bytes(), &owners)?;
+        let wire = parts.headers.insert(&SESSION_ID, id.to_header())?;
+        parts.extensions.insert(WireId(wire));
+        Some(id)
     }
 
     /// What a head that has been read already says of its sender's credentials. `None` if it takes
@@ -203,6 +229,7 @@ impl Default for Settings {
             },
             principal: None,
             claims: false,
+            signed_ids: None,
             values: None,
             idle: Duration::from_secs(60 * 60),
             life: None,

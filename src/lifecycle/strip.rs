@@ -4,38 +4,38 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 
-use super::{Lifecycle, over::is_over};
+use super::{Forwarded, Lifecycle, over::is_over};
 use crate::{
     protocol::{SESSION_ID, SessionId},
     session::{Route, Session},
 };
 
-/// Removes from an answer every session id but that of the session it was asked on, the only one that it may carry. A stray id opens a session in the inner service
+/// Removes from an answer every session id but the one that its request came with. A stray id opens a session in the inner service
 /// that nobody could ever use or end, so the inner service is sent a DELETE for it, unless the store holds it live.
 pub(crate) fn strip_ids(
     lifecycle: &Arc<Lifecycle>,
     headers: &mut HeaderMap,
-    session: Option<&Session>,
+    request: Option<&Forwarded>,
     route: Option<Arc<Route>>,
 ) {
-    let allowed = session.map(Session::id);
-    let is_allowed =
-        |value: &HeaderValue| allowed.is_some_and(|id| id.as_bytes() == value.as_bytes());
+    let is_allowed = |value: &HeaderValue| {
+        request.is_some_and(|request| request.session().id().as_bytes() == value.as_bytes())
+    };
     let (echoes, strays): (Vec<_>, Vec<_>) = headers
         .get_all(&SESSION_ID)
         .iter()
         .cloned()
         .partition(is_allowed);
     headers.remove(&SESSION_ID);
-    if let (Some(id), false) = (allowed, echoes.is_empty()) {
-        headers.insert(&SESSION_ID, id.to_header());
+    if let (Some(request), false) = (request, echoes.is_empty()) {
+        headers.insert(&SESSION_ID, request.wire_id());
     }
     let strays: Vec<_> = strays
         .iter()
         .filter_map(|value| SessionId::from_header(value).ok())
         .collect();
     if !strays.is_empty() {
-        let session = session.cloned();
+        let session = request.map(|request| request.session().clone());
         tokio::spawn(end_strays(Arc::clone(lifecycle), strays, session, route));
     }
 }

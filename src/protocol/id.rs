@@ -35,6 +35,9 @@ impl SessionId {
     /// The longest id in bytes that is accepted or looked up.
     pub const MAX_LEN: usize = 1024;
 
+    /// What a tag adds to an id on the wire: a dot, and 32 bytes in base64url.
+    pub(crate) const TAG_LEN: usize = 1 + 43;
+
     /// Makes a new id with 122 random bits (UUID version 4).
     #[must_use]
     pub fn issue() -> Self {
@@ -226,6 +229,11 @@ pub(crate) fn is_well_formed(bytes: &[u8]) -> bool {
         return are_visible(first) && are_visible(last);
     }
     (1..=SessionId::MAX_LEN).contains(&bytes.len()) && are_visible(bytes)
+}
+
+/// Whether these bytes can be an id with a tag.
+pub(crate) fn is_well_formed_signed(bytes: &[u8]) -> bool {
+    (1..=SessionId::MAX_LEN + SessionId::TAG_LEN).contains(&bytes.len()) && are_visible(bytes)
 }
 
 /// A sum without an early exit, which the compiler turns into vector code.

@@ -5,7 +5,10 @@
 
 use http::{HeaderValue, Method};
 
-use super::{Era, Head, Lines, RejectionKind, id::is_well_formed};
+use super::{
+    Era, Head, Lines, RejectionKind,
+    id::{is_well_formed, is_well_formed_signed},
+};
 
 /// What the layer has to do with a request.
 ///
@@ -18,7 +21,7 @@ pub(crate) enum RequestKind<'r> {
     /// Has to be read, for its body may be a request that opens a session; and what becomes of it if
     /// it does not.
     MaybeInitialize(Otherwise),
-    /// Goes inward if the store holds this id live for the caller. The id is well-formed.
+    /// Goes inward if the store holds this id live for the caller. The id is well-formed, with a tag or without.
     Session(&'r HeaderValue),
     /// As [`Session`](Self::Session), and asks for the session's end.
     Delete(&'r HeaderValue),
@@ -63,7 +66,7 @@ impl<'r> RequestKind<'r> {
             Lines::Many => return Self::Refuse(RejectionKind::DuplicateSessionHeader),
         };
         match id {
-            Some(id) if !is_well_formed(id.as_bytes()) => Self::Refuse(RejectionKind::Malformed),
+            Some(id) if !rules.allow(id) => Self::Refuse(RejectionKind::Malformed),
             Some(id) if method == Method::DELETE => Self::Delete(id),
             Some(id) => Self::Session(id),
             // The inner service owes it a 400 with the versions that it speaks.
@@ -99,6 +102,16 @@ pub(crate) struct Rules {
     pub(crate) session: SessionNeed,
     /// Whether a GET without an id goes inward: it opens a stream of the transport of 2024-11-05.
     pub(crate) passes_get: bool,
+    /// Whether ids carry a tag, which makes them longer.
+    pub(crate) has_signed_ids: bool,
+}
+
+impl Rules {
+    #[inline]
+    fn allow(self, id: &HeaderValue) -> bool {
+        let id = id.as_bytes();
+        is_well_formed(id) || (self.has_signed_ids && is_well_formed_signed(id))
+    }
 }
 
 /// Which revisions the inner service speaks.

@@ -1,4 +1,4 @@
-//! The layer: its settings, and what its clones share.
+//! The layer: its settings, and what its clones share. Long because each setting is explained where it is made.
 
 use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     handle::Sessions,
-    lifecycle::{BODY_BUDGET, CreationRates, Lifecycle, Settings},
+    lifecycle::{BODY_BUDGET, CreationRates, Lifecycle, Settings, SigningKeys},
     protocol::{
         Rejection,
         paths::GuardedPaths,
@@ -120,6 +120,28 @@ impl McpSessionLayer {
     #[must_use]
     pub fn with_claim_on_login(self) -> Self {
         self.with(|settings| settings.claims = true)
+    }
+
+    /// Signs session ids: a client gets each with a tag that proves to whom it was issued, and what comes back without one
+    /// is 404 before the store is asked. Default: they are not signed.
+    ///
+    /// Only the wire has the tag. The store, the inner service and all that names a session have the id without it. See
+    /// [how to introduce it and to change keys][page].
+    ///
+    /// [page]: https://docs.rs/crate/mcp-session-layer/latest/source/docs/signed-ids.md
+    ///
+    /// ```
+    /// # use mcp_session_layer::{McpSessionLayer, MemoryStore, SigningKeys};
+    /// # fn secret(_: &str) -> [u8; 32] { [7; 32] }
+    /// let keys = SigningKeys::new(secret("session-ids"));
+    /// let layer = McpSessionLayer::new(MemoryStore::new()).with_signed_ids(keys);
+    /// ```
+    #[must_use]
+    pub fn with_signed_ids(self, keys: SigningKeys) -> Self {
+        self.with(|settings| {
+            settings.rules.has_signed_ids = true;
+            settings.signed_ids = Some(Arc::new(keys));
+        })
     }
 
     /// Says what [`Values`] a new session gets from the request that creates it. Default: none. What the inner service puts

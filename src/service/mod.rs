@@ -27,7 +27,7 @@ use crate::{
         Credentials, Head, LAST_EVENT_ID, Lines, Rejection, RejectionKind, SESSION_ID, SessionId,
         request::RequestKind,
     },
-    session::Upstream,
+    session::{Owner, Upstream},
     store::{Found, Now},
 };
 
@@ -89,11 +89,15 @@ where
         };
         match RequestKind::of(&parts.method, &head, settings.rules) {
             RequestKind::Session(id) | RequestKind::Delete(id) => {
+                let credentials = || settings.credentials_at_first_sight(&head, &parts.uri);
+                if settings.signed_ids.is_some() {
+                    let about = (digest(), credentials());
+                    return self.verify_and_look_up(about, parts, body);
+                }
                 let id = SessionId::copied(id.as_bytes());
                 if lifecycle.alive.marked.contains(&id) {
                     return self.wait(parts, body, |call| call.ask_about_marked(id));
                 }
-                let credentials = || settings.credentials_at_first_sight(&head, &parts.uri);
                 if settings.principal.is_some() {
                     let about = (digest(), credentials());
                     return self.look_up(&id, about, parts, body);
@@ -177,12 +181,53 @@ impl<S> McpSessionService<S> {
         S: Service<Request<Body>, Future = F, Error = E> + Inner<Failure = E> + Clone,
         E: Send + 'static,
     {
+        match self.lifecycle.settings.caller(&parts) {
+            Ok(caller) => self.look_up_for(caller, id, about, parts, body),
+            Err(kind) => self.refuse(kind, &mut parts, body),
+        }
+    }
+
+    /// As [`look_up`](Self::look_up), where an id has to prove first that it was issued to its caller.
+    fn verify_and_look_up<F, E>(
+        &mut self,
+        about: About,
+        mut parts: Parts,
+        body: Body,
+    ) -> ResponseFuture<F, E>
+    where
+        S: Service<Request<Body>, Future = F, Error = E> + Inner<Failure = E> + Clone,
+        E: Send + 'static,
+    {
         let lifecycle = &*self.lifecycle;
         let settings = &lifecycle.settings;
         let caller = match settings.caller(&parts) {
             Ok(caller) => caller,
             Err(kind) => return self.refuse(kind, &mut parts, body),
         };
+        let Some(id) = settings.verify_id(&caller, &mut parts) else {
+            return self.refuse_dead(RejectionKind::Forged, parts, body);
+        };
+        if lifecycle.alive.marked.contains(&id) {
+            return self.wait(parts, body, |call| call.ask_about_marked(id));
+        }
+        self.look_up_for(caller, &id, about, parts, body)
+    }
+
+    #[inline]
+    fn look_up_for<F, E>(
+        &mut self,
+        caller: Owner,
+        id: &SessionId,
+        about: About,
+        parts: Parts,
+        body: Body,
+    ) -> ResponseFuture<F, E>
+    where
+        S: Service<Request<Body>, Future = F, Error = E> + Inner<Failure = E> + Clone,
+        E: Send + 'static,
+    {
+        let lifecycle = &*self.lifecycle;
+        let settings = &lifecycle.settings;
         match lifecycle.store.touch_now(id, &caller, settings.idle) {
             Now::Live(found) => {
                 let is_anonymous = caller.principal.is_none();

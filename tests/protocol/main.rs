@@ -21,4 +21,5 @@ mod outage;
 mod owners;
 mod resends;
 mod settings;
+mod signed_ids;
 mod table;

@@ -20,6 +20,7 @@ mod restore;
 #[path = "../../examples/rmcp_tools.rs"]
 #[allow(dead_code)]
 mod rmcp_tools;
+mod signed_ids;
 #[path = "../support/mod.rs"]
 mod support;
 mod tools;

@@ -27,6 +27,9 @@ pub enum RejectionKind {
     /// What the request carries cannot be a session id, so none was looked up. 404, as for
     /// [`Unknown`](Self::Unknown).
     Malformed,
+    /// Session ids are signed, and what the request carries was not issued to its caller, so none was looked up. 404, as
+    /// for [`Unknown`](Self::Unknown).
+    Forged,
     /// The store does not hold this session for this caller: it was never issued, has expired, was
     /// ended, or is somebody else's. 404.
     Unknown,
@@ -81,6 +84,7 @@ impl RejectionKind {
             Self::DuplicateVersionHeader => "duplicate_version_header",
             Self::UnsupportedProtocolVersion => "unsupported_protocol_version",
             Self::Malformed => "malformed",
+            Self::Forged => "forged",
             Self::Unknown => "unknown",
             Self::Ended => "ended",
             Self::InnerGone => "inner_gone",
@@ -111,7 +115,7 @@ impl RejectionKind {
             | Self::AlreadyInitialized
             | Self::BodyUnreadable
             | Self::BodyNotJson => StatusCode::BAD_REQUEST,
-            Self::Malformed | Self::Unknown | Self::Ended | Self::InnerGone => {
+            Self::Malformed | Self::Forged | Self::Unknown | Self::Ended | Self::InnerGone => {
                 StatusCode::NOT_FOUND
             }
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -134,7 +138,9 @@ impl RejectionKind {
             Self::DuplicateSessionHeader => "More than one Mcp-Session-Id header",
             Self::DuplicateVersionHeader => "More than one MCP-Protocol-Version header",
             Self::UnsupportedProtocolVersion => "Unsupported protocol version",
-            Self::Malformed | Self::Unknown | Self::Ended | Self::InnerGone => "Session not found",
+            Self::Malformed | Self::Forged | Self::Unknown | Self::Ended | Self::InnerGone => {
+                "Session not found"
+            }
             Self::AlreadyInitialized => "Session is already initialized",
             Self::BodyTooLarge => "Request body too large",
             Self::BodyTimeout => "Request body too slow",

@@ -4,12 +4,13 @@ use super::RejectionKind::*;
 use super::*;
 use http::header::SET_COOKIE;
 
-const ALL: [RejectionKind; 22] = [
+const ALL: [RejectionKind; 23] = [
     MissingSession,
     DuplicateSessionHeader,
     DuplicateVersionHeader,
     UnsupportedProtocolVersion,
     Malformed,
+    Forged,
     Unknown,
     Ended,
     InnerGone,
@@ -38,6 +39,7 @@ fn every_kind_has_a_name_that_stays() {
         "duplicate_version_header",
         "unsupported_protocol_version",
         "malformed",
+        "forged",
         "unknown",
         "ended",
         "inner_gone",
@@ -102,7 +104,7 @@ fn every_kind_to_the_byte() {
             DuplicateSessionHeader => text(400, "More than one Mcp-Session-Id header"),
             DuplicateVersionHeader => text(400, "More than one MCP-Protocol-Version header"),
             UnsupportedProtocolVersion => text(400, "Unsupported protocol version"),
-            Malformed | Unknown | Ended | InnerGone => json(
+            Malformed | Forged | Unknown | Ended | InnerGone => json(
                 404,
                 r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"}}"#,
             ),
@@ -125,7 +127,7 @@ fn every_kind_to_the_byte() {
 #[test]
 fn all_404_are_one_answer() {
     let expected = rendered(Rejection::new(Unknown));
-    for kind in [Malformed, Unknown, Ended, InnerGone] {
+    for kind in [Malformed, Forged, Unknown, Ended, InnerGone] {
         let rejection = Rejection::new(kind).with_request_id(raw("7"));
         assert_eq!(rendered(rejection), expected, "{kind:?}");
     }
@@ -157,7 +159,7 @@ fn no_other_answer_is_json() {
     for kind in ALL.into_iter().filter(|kind| {
         !matches!(
             kind,
-            MissingSession | AlreadyInitialized | Malformed | Unknown | Ended | InnerGone
+            MissingSession | AlreadyInitialized | Malformed | Forged | Unknown | Ended | InnerGone
         )
     }) {
         let response = Rejection::new(kind)

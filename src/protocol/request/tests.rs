@@ -29,16 +29,19 @@ const DEFAULT: Rules = Rules {
     revisions: Revisions::All,
     session: SessionNeed::Required,
     passes_get: false,
+    has_signed_ids: false,
 };
 const LEGACY_ONLY: Rules = Rules {
     revisions: Revisions::LegacyOnly,
     session: SessionNeed::Required,
     passes_get: false,
+    has_signed_ids: false,
 };
 const OPTIONAL: Rules = Rules {
     revisions: Revisions::All,
     session: SessionNeed::Optional,
     passes_get: false,
+    has_signed_ids: false,
 };
 
 fn value(bytes: impl AsRef<[u8]>) -> HeaderValue {
