@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    lifecycle::{Lifecycle, SessionEvents, shutdown, terminate},
+    lifecycle::{Lifecycle, SessionEvents, forgotten, shutdown, terminate},
     protocol::{SessionId, SessionRef},
     session::{Change, Owner, Principal, Session, Values},
     store::{Directory, SessionFilter, SessionInfo, StoreError, StoreErrorKind},
@@ -119,6 +119,20 @@ impl Sessions {
     /// As [`end_of`](Self::end_of).
     pub async fn end_all(&self) -> Result<u64, StoreError> {
         terminate::revoke_all(&self.0, &self.all()).await
+    }
+
+    /// Ends those of this node's sessions that `picks` picks and that no node has touched for a third of the idle time, and says
+    /// how many: for sessions that this node cannot serve any more, and others perhaps can. One that is touched meanwhile
+    /// stays, where the store can look and delete in one step ([`SessionStore::delete_idle`](crate::SessionStore::delete_idle)).
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot tell of one of them. The others have been looked at.
+    pub async fn end_unused(
+        &self,
+        picks: impl Fn(&Session) -> bool + Send + Sync,
+    ) -> Result<u64, StoreError> {
+        forgotten::end_all_unused(&self.0, picks).await
     }
 
     /// Changes a session's values, in one step of the store, and answers those that it then has: where they are not as the

@@ -167,6 +167,10 @@ mod a_wrong_store {
             ExpireEndsTheLive,
             "expire_ends_what_is_over_and_nothing_else",
         ),
+        (
+            DeleteIdleEndsTheTouched,
+            "what_is_touched_is_not_deleted_as_idle",
+        ),
         (ExpireExtends, "expire_ends_what_is_over_and_nothing_else"),
         (ExpireIsARead, "a_touch_and_expire_agree_at_the_deadline"),
         (ChangeExtends, "a_change_extends_nothing"),

@@ -50,7 +50,7 @@ use self::{
     allowed::{AllowOptions, allow},
     connect::watch,
     headers::strip_hop_by_hop,
-    proxy::{Proxy, ProxyOptions, not_found_if_gone},
+    proxy::{Proxy, ProxyOptions, end_given_up, not_found_if_gone},
     support::{
         admin::admin,
         auth::{AuthOptions, authenticate},
@@ -122,6 +122,7 @@ pub(crate) async fn serve(
 
     let tokens = options.auth.tokens();
     let proxy = Proxy::new(&options.proxy, !tokens.is_empty())?;
+    tokio::spawn(end_given_up(proxy.clone(), sessions.clone()));
     let proxy = service_fn(move |request: Request| {
         let proxy = proxy.clone();
         async move { Ok::<_, Infallible>(proxy.forward(request).await) }

@@ -15,8 +15,8 @@ use axum::{
 };
 use clap::Args;
 use hyper_util::client::legacy::Client;
-use mcp_session_layer::{Session, Values};
-use tokio::time::timeout;
+use mcp_session_layer::{Session, Sessions, Values};
+use tokio::time::{sleep, timeout};
 
 use super::{
     connect::{self, Connector},
@@ -176,6 +176,39 @@ impl Proxy {
         })
     }
 }
+
+/// Ends the sessions of servers that this node has given up, unless another node uses them. For as long as the proxy is there.
+pub(crate) async fn end_given_up(proxy: Proxy, sessions: Sessions) {
+    let inner = Arc::downgrade(&proxy.0);
+    drop(proxy);
+    loop {
+        sleep(END_EVERY).await;
+        let Some(inner) = inner.upgrade() else {
+            return;
+        };
+        let given_up = inner.upstreams.given_up();
+        if given_up.is_empty() {
+            continue;
+        }
+        let is_theirs = |session: &Session| {
+            let values = session.values();
+            let name = values.get(UPSTREAM);
+            name.is_some_and(|name| given_up.contains(&name))
+        };
+        match sessions.end_unused(is_theirs).await {
+            Ok(0) => {}
+            Ok(ended) => {
+                tracing::warn!(?given_up, ended, "ended sessions of servers that are gone");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not end sessions of servers that are gone");
+            }
+        }
+    }
+}
+
+/// How often it is looked for sessions to end.
+const END_EVERY: Duration = Duration::from_secs(5);
 
 /// What a client is told where a server did not answer.
 struct Failure {

@@ -89,6 +89,12 @@ impl Upstreams {
         (!self.has_given_up(known)).then(|| Arc::clone(known))
     }
 
+    /// The names of those that this node has given up.
+    pub(crate) fn given_up(&self) -> Vec<&str> {
+        let given_up = self.0.all.iter().filter(|known| self.has_given_up(known));
+        given_up.map(|known| known.upstream.name.as_str()).collect()
+    }
+
     /// Away for so long, while another one was reached: it is not this node that is cut off.
     fn has_given_up(&self, known: &Arc<Known>) -> bool {
         let Some(patience) = self.0.patience else {

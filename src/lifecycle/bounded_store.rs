@@ -136,6 +136,21 @@ impl BoundedStore {
         counted("delete", call).await
     }
 
+    /// `None`: the store cannot do it.
+    pub(crate) async fn delete_idle(
+        &self,
+        id: &SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> Result<Option<bool>, StoreError> {
+        let doing = "delete an idle session";
+        let call = self.retry(doing, || self.store.delete_idle(id, left, reason));
+        match counted("delete_idle", call).await {
+            Err(error) if error.kind() == StoreErrorKind::Unsupported => Ok(None),
+            answer => answer.map(Some),
+        }
+    }
+
     /// However long it takes. For the background.
     pub(crate) async fn load_until_answered(&self, id: &SessionId) -> Option<Found> {
         until_answered(id, "load", || self.load(id)).await

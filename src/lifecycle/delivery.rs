@@ -10,7 +10,10 @@ use std::{
 use axum::body::{Body, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{Lifecycle, over::Liveness};
+use super::{
+    Lifecycle,
+    over::{Liveness, over_if_idle},
+};
 use crate::{
     session::{Session, Tracker, Wake},
     store::{EndReason, StoreError},
@@ -45,8 +48,12 @@ pub(super) async fn end_undelivered(
     match store.load(session.id()).await? {
         // A touch would have left it more.
         Some(found) if found.age + found.idle_left <= terms.initial_idle + ROUNDING => {
-            store.delete(session.id(), EndReason::Undelivered).await?;
-            Ok(Liveness::Over)
+            // It may have been used since then.
+            let left = found.idle_left + ROUNDING;
+            match over_if_idle(store, session.id(), left, EndReason::Undelivered).await? {
+                true => Ok(Liveness::Over),
+                false => Ok(Liveness::Unknown),
+            }
         }
         Some(found) => Ok(Liveness::Live(found)),
         None => Ok(Liveness::Unknown),

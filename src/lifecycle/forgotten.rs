@@ -7,12 +7,13 @@ use tokio::time::timeout;
 use super::{
     Lifecycle, background,
     forwarded::Forwarded,
+    over::over_if_idle,
     question::{self, ask},
     terminate::{end_forgotten, end_here},
 };
 use crate::{
     session::{Owner, Session, Verdict},
-    store::{EndReason, Found, Limit},
+    store::{EndReason, Found, Limit, StoreError},
 };
 
 /// Whether the inner service knows the session that this answer was given on. Asks it, or whoever asks already.
@@ -89,19 +90,65 @@ pub(super) async fn make_room(lifecycle: &Lifecycle, limit: Limit, owner: &Owner
         if session.is_in_use() {
             continue;
         }
-        // No other process can be using it, or nobody does.
-        let may_end = mark.is_credible && !store.is_shared() || {
-            let found = store.load(session.id()).await;
-            found.is_ok_and(|found| found.is_none_or(|found| is_unused(lifecycle, &found)))
-        };
-        if may_end && let Ok(ended) = store.delete(session.id(), EndReason::Evicted).await {
-            end_here(lifecycle, session.reference(), EndReason::Evicted);
-            if ended {
-                return true;
+        let ended = if mark.is_credible && !store.is_shared() {
+            // No other process can be using it.
+            let ended = store.delete(session.id(), EndReason::Evicted).await;
+            if ended.is_ok() {
+                end_here(lifecycle, session.reference(), EndReason::Evicted);
             }
+            ended
+        } else {
+            end_unused(lifecycle, &session, EndReason::Evicted).await
+        };
+        if let Ok(true) = ended {
+            return true;
         }
     }
     false
+}
+
+/// Ends a session that no node has touched for a beat, and says whether it did.
+pub(super) async fn end_unused(
+    lifecycle: &Lifecycle,
+    session: &Session,
+    reason: EndReason,
+) -> Result<bool, StoreError> {
+    let (settings, store) = (&lifecycle.settings, &lifecycle.store);
+    let (is_over, ended) = match store.load(session.id()).await? {
+        Some(found) if is_unused(lifecycle, &found) => {
+            let left = settings.idle - settings.beat();
+            let ended = over_if_idle(store, session.id(), left, reason).await?;
+            (ended, ended)
+        }
+        Some(_) => (false, false),
+        // It is gone already, and now for certain.
+        None => (true, store.delete(session.id(), reason).await?),
+    };
+    if is_over {
+        end_here(lifecycle, session.reference(), reason);
+    }
+    Ok(ended)
+}
+
+/// As [`end_unused`], for those of this node's sessions that are picked. How many it has ended.
+///
+/// # Errors
+///
+/// When the store cannot tell of one of them. The others have been looked at.
+pub(crate) async fn end_all_unused(
+    lifecycle: &Lifecycle,
+    picks: impl Fn(&Session) -> bool,
+) -> Result<u64, StoreError> {
+    let (mut ended, mut failed) = (0, None);
+    for session in lifecycle.alive.registry.sessions() {
+        if !session.is_in_use() && picks(&session) {
+            match end_unused(lifecycle, &session, EndReason::Revoked).await {
+                Ok(has_ended) => ended += u64::from(has_ended),
+                Err(error) => failed = Some(error),
+            }
+        }
+    }
+    failed.map_or(Ok(ended), Err)
 }
 
 /// Whether no node has touched a session for as long as the time between two touches of one in use.

@@ -49,7 +49,7 @@ pub(crate) mod delete;
 mod delivery;
 mod discard;
 mod events;
-mod forgotten;
+pub(crate) mod forgotten;
 mod forwarded;
 mod issued;
 pub(crate) mod keeper;

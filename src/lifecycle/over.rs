@@ -56,6 +56,20 @@ pub(super) async fn liveness(
     Ok(Liveness::Over)
 }
 
+/// Ends a session of which at most so much idle time is left, and says whether it is over by that. One that was touched since
+/// it was read lives on, unless the store cannot look and delete in one step.
+pub(super) async fn over_if_idle(
+    store: &BoundedStore,
+    id: &SessionId,
+    left: Duration,
+    reason: EndReason,
+) -> Result<bool, StoreError> {
+    match store.delete_idle(id, left, reason).await? {
+        Some(ended) => Ok(ended),
+        None => store.delete(id, reason).await,
+    }
+}
+
 /// Whether no session of this id is live, however long it takes to say so. For the background.
 pub(super) async fn is_over(store: &BoundedStore, id: &SessionId) -> bool {
     match store.expire_until_answered(id).await {

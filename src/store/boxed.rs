@@ -64,6 +64,15 @@ impl SessionStore for BoxSessionStore {
         self.0.delete(id, reason).await
     }
 
+    async fn delete_idle(
+        &self,
+        id: &SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> Result<bool, StoreError> {
+        self.0.delete_idle(id, left, reason).await
+    }
+
     async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
         self.0.expire(id).await
     }
@@ -127,6 +136,12 @@ trait ObjectSafe: Send + Sync {
         id: &'a SessionId,
         reason: EndReason,
     ) -> BoxFuture<'a, Result<bool, StoreError>>;
+    fn delete_idle<'a>(
+        &'a self,
+        id: &'a SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> BoxFuture<'a, Result<bool, StoreError>>;
     fn expire<'a>(&'a self, id: &'a SessionId) -> BoxFuture<'a, Result<Expiry, StoreError>>;
     fn change<'a>(
         &'a self,
@@ -182,6 +197,15 @@ impl<St: SessionStore> ObjectSafe for St {
         reason: EndReason,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(SessionStore::delete(self, id, reason))
+    }
+
+    fn delete_idle<'a>(
+        &'a self,
+        id: &'a SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(SessionStore::delete_idle(self, id, left, reason))
     }
 
     fn expire<'a>(&'a self, id: &'a SessionId) -> BoxFuture<'a, Result<Expiry, StoreError>> {

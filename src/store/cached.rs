@@ -244,6 +244,18 @@ impl<S: SessionStore> SessionStore for CachedStore<S> {
         Ok(live)
     }
 
+    /// Asks the primary, always. Whatever it says, nothing here may say that the session is live.
+    async fn delete_idle(
+        &self,
+        id: &SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> Result<bool, StoreError> {
+        self.listen();
+        let _forget = Forget::later(&self.cache, id.reference());
+        self.store.delete_idle(id, left, reason).await
+    }
+
     /// Asks the primary, always.
     async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
         self.listen();

@@ -154,6 +154,7 @@ cases! {
         owners::the_owner_is_compared_both_ways,
         ends::of_many_deletes_one_is_true,
         ends::nothing_revives_a_session_while_it_is_ended,
+        ends::what_is_touched_is_not_deleted_as_idle,
         claims::a_claim_gives_an_anonymous_session_an_owner,
         claims::a_claim_takes_nothing_from_anybody,
         claims::of_many_claims_one_wins,

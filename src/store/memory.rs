@@ -28,7 +28,7 @@ use crate::{
     protocol::{SessionId, SessionRef},
     session::{
         Change, Owner, Session, ValuesTooLarge,
-        times::{self, Tick},
+        times::{self, Tick, ticks},
     },
 };
 
@@ -156,6 +156,20 @@ impl SessionStore for MemoryStore {
         let is_meant = |session: &Session| session.id() == id;
         let ended = self.0.end(hash, times::now(), reason, is_meant);
         Ok(ended.is_some())
+    }
+
+    async fn delete_idle(
+        &self,
+        id: &SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> Result<bool, StoreError> {
+        let hash = self.0.hasher.hash_one(id);
+        let now = times::now();
+        let latest = now.saturating_add(ticks(left));
+        // Asked under the lock, where no touch is under way.
+        let is_meant = |session: &Session| session.id() == id && session.times().until() <= latest;
+        Ok(self.0.end(hash, now, reason, is_meant).is_some())
     }
 
     async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {

@@ -189,6 +189,27 @@ pub trait SessionStore: Send + Sync + 'static {
         reason: EndReason,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
+    /// As [`delete`](Self::delete), if at most `left` of the session's idle time is left. Otherwise changes nothing. It may
+    /// have been touched since it was read: this decides, in the same step.
+    ///
+    /// Provided: "I cannot". The layer then reads and deletes.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot tell whether it took effect, or does not support it ([`StoreErrorKind::Unsupported`]).
+    fn delete_idle(
+        &self,
+        id: &SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        let _ = (id, left, reason);
+        std::future::ready(Err(StoreError::new(
+            StoreErrorKind::Unsupported,
+            "delete an idle session",
+        )))
+    }
+
     /// If the session's time is up, or it is gone already: makes sure that it stays gone, and says so. Otherwise changes
     /// nothing, and reads it as [`load`](Self::load) does.
     ///
@@ -327,6 +348,15 @@ impl<St: SessionStore> SessionStore for Arc<St> {
         reason: EndReason,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send {
         (**self).delete(id, reason)
+    }
+
+    fn delete_idle(
+        &self,
+        id: &SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        (**self).delete_idle(id, left, reason)
     }
 
     fn expire(&self, id: &SessionId) -> impl Future<Output = Result<Expiry, StoreError>> + Send {

@@ -13,7 +13,7 @@ use self::{
     connection::Held,
     limits::RecentCounts,
     listen::Listener,
-    statements::{ANSWER, SWEEP, claim, end, expire, fresh, from_primary, stored, touch},
+    statements::{ANSWER, IDLE, SWEEP, claim, end, expire, fresh, from_primary, stored, touch},
 };
 use super::{
     Created, Directory, EndReason, Expiry, Feed, Found, SessionStore, StoreError, Terms,
@@ -109,6 +109,7 @@ struct Inner {
     touch: SqlStr,
     claim: SqlStr,
     delete: SqlStr,
+    delete_idle: SqlStr,
     expire: SqlStr,
     replace: SqlStr,
     counts: RecentCounts,
@@ -143,6 +144,7 @@ impl PostgresStore {
             touch: table.sql(&touch()),
             claim: table.sql(&claim()),
             delete: table.sql(&end("reference = $1", "$2")),
+            delete_idle: table.sql(&end(IDLE, "$2")),
             expire: table.sql(&expire()),
             replace: table.sql(&statements::replace()),
             counts: RecentCounts::default(),
@@ -274,6 +276,22 @@ impl SessionStore for PostgresStore {
         let ended = sqlx::query_scalar::<_, i64>(self.0.delete.clone())
             .bind(&id.reference().as_bytes()[..])
             .bind(reason.as_str())
+            .fetch_one(&mut *held)
+            .await;
+        Ok(held.done(ended)? > 0)
+    }
+
+    async fn delete_idle(
+        &self,
+        id: &SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> Result<bool, StoreError> {
+        let mut held = self.hold("delete an idle session").await?;
+        let ended = sqlx::query_scalar::<_, i64>(self.0.delete_idle.clone())
+            .bind(&id.reference().as_bytes()[..])
+            .bind(reason.as_str())
+            .bind(micros(left))
             .fetch_one(&mut *held)
             .await;
         Ok(held.done(ended)? > 0)

@@ -300,9 +300,20 @@ impl SessionStore for RedisStore {
     }
 
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
-        self.end_session(&id.reference(), None, reason)
+        self.end_session(&id.reference(), (None, None), reason)
             .await
             .map_err(failed("delete a session"))
+    }
+
+    async fn delete_idle(
+        &self,
+        id: &SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> Result<bool, StoreError> {
+        self.end_session(&id.reference(), (None, Some(left)), reason)
+            .await
+            .map_err(failed("delete an idle session"))
     }
 
     async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {

@@ -193,16 +193,18 @@ impl SqliteStore {
         &self,
         doing: &'static str,
         reference: SessionRef,
-        scope: Option<&Scope>,
+        (scope, left): (Option<&Scope>, Option<Duration>),
         reason: EndReason,
     ) -> Result<bool, StoreError> {
         let end = sqlx::query(self.0.table.sql(&format!(
             "delete from \"mcp_sessions\"
             where reference = ?1 and scope = coalesce(?2, scope) and expires > {NOW}
+                and (?3 is null or expires <= {NOW} + ?3)
             returning reference"
         )))
         .bind(&reference.as_bytes()[..])
-        .bind(scope.map(sql::scope));
+        .bind(scope.map(sql::scope))
+        .bind(left.map(millis));
         let inner = Arc::clone(&self.0);
         finished(doing, async move {
             let gone = end.fetch_all(&inner.durable).await?;
@@ -271,7 +273,18 @@ impl SessionStore for SqliteStore {
     }
 
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
-        self.end_one("delete a session", id.reference(), None, reason)
+        self.end_one("delete a session", id.reference(), (None, None), reason)
+            .await
+    }
+
+    async fn delete_idle(
+        &self,
+        id: &SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> Result<bool, StoreError> {
+        let which = (None, Some(left));
+        self.end_one("delete an idle session", id.reference(), which, reason)
             .await
     }
 

@@ -279,6 +279,49 @@ async fn a_server_that_is_away_for_long_is_given_up_if_another_is_there() {
     runs_b.abort();
 }
 
+/// Nobody uses it any more, on whichever gateway: it ends. One that another gateway serves is that one's.
+#[tokio::test]
+async fn sessions_of_a_server_that_is_given_up_end_once_no_gateway_uses_them() {
+    let ((a, at_a), (_, at_b)) = (Server::start().await, Server::start().await);
+    // To one gateway `a` is at a port where nobody listens.
+    let nobody = SocketAddr::from(([127, 0, 0, 1], free_port().await));
+    let store = Store::new();
+    let flags = [&*store.flag(), "--idle-timeout=9s", "--give-up-after=1s"];
+    let there = gateway(&[("a", at_a), ("b", at_b)], &flags).await;
+    let here = gateway(&[("a", nobody), ("b", at_b)], &flags).await;
+    let mut ids = Vec::new();
+    while ids.len() < 2 {
+        let id = there.open().await;
+        if asked(&a, &id, &Method::POST) + usize::from(there.status(post(&id)).await == 200) > 0
+            && asked(&a, &id, &Method::POST) > 0
+        {
+            ids.push(id);
+        }
+    }
+    let [used, unused] = [&ids[0], &ids[1]];
+    let given_up = async {
+        for id in [used, unused] {
+            while here.status(post(id)).await != 404 {
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    };
+    timeout(PATIENCE, given_up).await.expect("given up");
+    let start = std::time::Instant::now();
+    while asked(&a, unused, &Method::DELETE) == 0 {
+        assert!(start.elapsed() < Duration::from_secs(20), "it never ends");
+        assert_eq!(there.status(post(used)).await, 200, "it is in use");
+        sleep(Duration::from_millis(500)).await;
+    }
+    // Its time is 9 s.
+    assert!(
+        start.elapsed() < Duration::from_millis(8_900),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(there.status(post(used)).await, 200);
+}
+
 #[tokio::test]
 async fn a_gateway_that_reaches_nobody_gives_nobody_up() {
     let (gateway, id, _, _, runs_a, runs_b) = two(&["--give-up-after=1s"]).await;

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use futures_util::future::{join, join_all};
-use mcp_session_layer::{MemoryStore, RejectionKind, SessionEvent, store::EndReason};
+use mcp_session_layer::{RejectionKind, SessionEvent, store::EndReason};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-const OWNER: &str = "Bearer owner";
-const STRANGER: &str = "Bearer stranger";
+pub(crate) const OWNER: &str = "Bearer owner";
+pub(crate) const STRANGER: &str = "Bearer stranger";
 
 #[tokio::test(start_paused = true)]
 async fn its_client_is_told_404_and_it_ends_everywhere() {
@@ -306,84 +306,4 @@ async fn a_storm_of_bad_requests_asks_a_few_at_a_time() {
         (0..SESSIONS).map(|nth| gate.send(from(&format!("Bearer {nth}"), call(&ids[0], "bad"))));
     join_all(all).await;
     assert!(start.elapsed() <= 5 * SECOND);
-}
-
-#[tokio::test(start_paused = true)]
-async fn where_there_is_no_room_what_seems_forgotten_goes_first() {
-    for auth in ["", OWNER] {
-        let store = MemoryStore::new();
-        let one = |layer: mcp_session_layer::McpSessionLayer| {
-            layer.with_max_sessions(std::num::NonZeroU64::MIN)
-        };
-        // The sessions are kept, the process is another one.
-        let mut id = Gate::with(&store, Way::Plain, 404, one).open(auth).await;
-        for round in 0..7 {
-            let gate = Gate::with(&store, Way::Plain, 404, one);
-            assert_eq!(gate.status(from(auth, call(&id, "good"))).await, 404);
-            let created = gate.send(from(auth, initialize())).await;
-            assert_eq!(created.status(), 200, "{round}");
-            id = id_of(&created).unwrap();
-            assert_eq!(gate.status(from(auth, call(&id, "good"))).await, 200);
-            // One that is used goes for nobody.
-            assert_eq!(gate.status(initialize()).await, 503);
-            assert_eq!(gate.status(from(auth, call(&id, "good"))).await, 200);
-            sleep(2 * SECOND).await;
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn where_there_is_no_room_a_stranger_s_word_waits_until_nobody_uses_it() {
-    for shared in [false, true] {
-        let store = match shared {
-            true => TestStore::default().remote(),
-            false => TestStore::default(),
-        };
-        let one = |layer: mcp_session_layer::McpSessionLayer| {
-            layer.with_max_sessions(std::num::NonZeroU64::MIN)
-        };
-        let gate = Gate::with(&store, Way::Plain, 404, one);
-        let other = Gate::with(&store, Way::Plain, 404, one);
-        let id = gate.open(OWNER).await;
-        let asked = if shared { &other } else { &gate };
-        assert_eq!(asked.status(from(STRANGER, call(&id, "good"))).await, 404);
-        // Used within a beat, a third of the hour that it may be idle.
-        for _ in 0..3 {
-            sleep(19 * MINUTE).await;
-            assert_eq!(asked.status(initialize()).await, 503, "{shared}");
-            assert_eq!(gate.status(from(OWNER, call(&id, "good"))).await, 200);
-            assert_eq!(asked.status(from(STRANGER, call(&id, "good"))).await, 404);
-        }
-        sleep(21 * MINUTE).await;
-        assert_eq!(asked.status(initialize()).await, 200, "{shared}");
-        assert_eq!(gate.status(from(OWNER, call(&id, "good"))).await, 404);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn where_a_principal_has_no_room_only_its_own_go() {
-    let store = MemoryStore::new();
-    let one = |layer: mcp_session_layer::McpSessionLayer| {
-        layer
-            .with_principal(user_header)
-            .with_max_sessions_per_principal(std::num::NonZeroU64::MIN)
-    };
-    let mut ids = Vec::new();
-    for user in ["alice", "bob"] {
-        let gate = Gate::with(&store, Way::Plain, 404, one);
-        let created = gate.send(as_user(initialize(), user)).await;
-        ids.push(id_of(&created).unwrap());
-    }
-    let gate = Gate::with(&store, Way::Plain, 404, one);
-    assert_eq!(
-        gate.status(as_user(call(&ids[0], "good"), "alice")).await,
-        404
-    );
-    assert_eq!(gate.status(as_user(initialize(), "bob")).await, 503);
-    assert_eq!(
-        gate.status(as_user(call(&ids[1], "good"), "bob")).await,
-        404
-    );
-    assert_eq!(gate.status(as_user(initialize(), "bob")).await, 200);
-    assert_eq!(gate.layer.sessions().count().await.unwrap(), 2);
 }

@@ -9,6 +9,7 @@ mod reading;
 mod support;
 
 mod admission;
+mod crowded;
 mod forgotten;
 mod handle;
 mod keeper;

@@ -46,6 +46,7 @@ pub(crate) enum Defect {
     ExistsEvicts,
     ExpiresAnInstantLate,
     ExpiresEarly,
+    DeleteIdleEndsTheTouched,
     ExpireEndsTheLive,
     ExpireExtends,
     ExpireIsARead,

@@ -153,6 +153,24 @@ impl SessionStore for NaiveStore {
         Ok(true)
     }
 
+    async fn delete_idle(
+        &self,
+        id: &SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> Result<bool, StoreError> {
+        let is_idle = {
+            let state = self.state();
+            let row = state.rows.get(&self.key(id));
+            row.is_some_and(|row| self.found(row).idle_left <= left)
+        };
+        // It has been read, and may have been touched: in a store that is used by many this is wrong.
+        match is_idle || self.has(DeleteIdleEndsTheTouched) {
+            true => self.delete(id, reason).await,
+            false => Ok(false),
+        }
+    }
+
     async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
         self.dawdle().await;
         let key = self.key(id);

@@ -54,6 +54,7 @@ pub(crate) const VERBS: &[&str] = &[
     "load",
     "touch",
     "delete",
+    "delete_idle",
     "expire",
     "change",
     "claim",
@@ -218,6 +219,20 @@ impl SessionStore for TestStore {
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
         let effect = self.memory.delete(id, reason);
         self.verb("delete", effect).await
+    }
+
+    async fn delete_idle(
+        &self,
+        id: &SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> Result<bool, StoreError> {
+        if self.cannot_expire {
+            let kind = StoreErrorKind::Unsupported;
+            return Err(StoreError::new(kind, "delete_idle"));
+        }
+        let effect = self.memory.delete_idle(id, left, reason);
+        self.verb("delete_idle", effect).await
     }
 
     async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {

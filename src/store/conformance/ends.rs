@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::case::{Case, LONG, RACERS, at_once, session, terms};
 use crate::{
     session::{Owner, Scope, Session},
-    store::{EndReason, SessionFilter, SessionStore},
+    store::{EndReason, SessionFilter, SessionStore, StoreErrorKind},
 };
 
 /// Of many deletes of one session at once exactly one hears that it was live, and so does one for each other
@@ -31,6 +31,41 @@ pub async fn of_many_deletes_one_is_true<S: SessionStore + Clone>(
         assert!(!case.is_live(&session).await, "a deleted session is absent");
         assert!(!case.delete(&session).await, "a second delete");
     }
+}
+
+/// [`delete_idle`](SessionStore::delete_idle) deletes what has no more than so much time left, is heard as a delete is, and
+/// spares everything else. Not asked of a store that cannot.
+pub async fn what_is_touched_is_not_deleted_as_idle<S: SessionStore + Clone>(
+    store: &S,
+    wait: impl AsyncFn(Duration),
+) {
+    let case = Case::new(store, wait).await;
+    let session = case.created(&case.owner("a"), &terms()).await;
+    let delete_idle = async |left| {
+        let deleted = store
+            .delete_idle(session.id(), left, EndReason::Evicted)
+            .await;
+        match deleted {
+            Err(error) if error.kind() == StoreErrorKind::Unsupported => None,
+            answer => Some(answer.expect("delete_idle answers")),
+        }
+    };
+    assert!(case.touch(&session, LONG).await.is_some());
+    let Some(deleted) = delete_idle(LONG / 2).await else {
+        return;
+    };
+    assert!(!deleted, "it was touched just now");
+    assert_eq!(delete_idle(Duration::ZERO).await, Some(false));
+    assert!(case.is_live(&session).await, "it is spared");
+    assert_eq!(
+        delete_idle(Duration::MAX).await,
+        Some(true),
+        "all have less"
+    );
+    assert!(!case.is_live(&session).await, "a deleted session is absent");
+    assert!(case.touch(&session, LONG).await.is_none(), "and stays so");
+    assert_eq!(delete_idle(LONG * 2).await, Some(false), "it is gone");
+    assert_eq!(delete_idle(Duration::MAX).await, Some(false), "it is gone");
 }
 
 /// Whatever touches or claims a session while it is ended, by whichever verb: afterwards it is absent.

@@ -72,6 +72,10 @@ pub(super) fn end(condition: &str, reason: &str) -> String {
     )
 }
 
+/// A session with at most so much of its idle time left. A touch under way is waited for, and then looked at.
+pub(super) const IDLE: &str =
+    "reference = $1 and expires <= clock_timestamp() + $3::bigint * interval '1 microsecond'";
+
 /// A query whose answer says whether it comes from a standby, even if it finds no row.
 pub(super) fn from_primary(query: &str) -> String {
     format!(

@@ -1,6 +1,6 @@
 //! Lists, counts and mass ends: shard by shard, a page at a time, so that the server is never held up.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use ::redis::{RedisResult, from_redis_value};
 
@@ -8,6 +8,7 @@ use super::{
     ALLOW_OOM, COMMON, RedisStore,
     connection::{Script, failed, unreadable},
     fields::{Row, filter, hex, principal_field, read, reference, scope_key},
+    milliseconds,
 };
 use crate::{
     protocol::SessionRef,
@@ -49,7 +50,7 @@ impl Directory for RedisStore {
         reason: EndReason,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(async move {
-            self.end_session(reference, Some(scope), reason)
+            self.end_session(reference, (Some(scope), None), reason)
                 .await
                 .map_err(failed("end a session"))
         })
@@ -75,7 +76,7 @@ impl RedisStore {
     pub(super) async fn end_session(
         &self,
         reference: &SessionRef,
-        scope: Option<&Scope>,
+        (scope, left): (Option<&Scope>, Option<Duration>),
         reason: EndReason,
     ) -> RedisResult<bool> {
         static END: LazyLock<Script> =
@@ -85,7 +86,8 @@ impl RedisStore {
                 command
                     .arg(self.channel())
                     .arg(reason.as_str())
-                    .arg(scope.map_or(String::new(), |scope| format!("={scope}")));
+                    .arg(scope.map_or(String::new(), |scope| format!("={scope}")))
+                    .arg(left.map_or(String::new(), |left| milliseconds(left).to_string()));
             })
             .await?;
         Ok(from_redis_value(answer)?)

@@ -133,6 +133,15 @@ impl SessionStore for Primary {
         self.call(self.store.delete(id, reason)).await
     }
 
+    async fn delete_idle(
+        &self,
+        id: &SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> Result<bool, StoreError> {
+        self.call(self.store.delete_idle(id, left, reason)).await
+    }
+
     async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
         self.loads.fetch_add(1, Relaxed);
         let expiry = self.call(self.store.expire(id)).await?;
