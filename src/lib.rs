@@ -81,6 +81,7 @@
 //! | `metrics` | numbers for a recorder of the [`metrics`](https://docs.rs/metrics) facade | no |
 //! | `rmcp` | `RmcpService`: rmcp as the inner service, which restores sessions on a node that has never seen them | no |
 //! | `tower-http` | `cors` for clients in web pages, `sensitive_session_id` for logs | no |
+//! | `test-kit` | a store that fails as it is told to, an MCP server and a client, for tests of your own set-up | no |
 //! | `conformance` | the contract of [`SessionStore`] as functions to run against a store of your own | no |
 //!
 //! # Deployment
@@ -127,6 +128,8 @@ mod rmcp;
 mod service;
 mod session;
 pub mod store;
+#[cfg(feature = "test-kit")]
+pub mod testing;
 
 #[cfg(feature = "conformance")]
 pub use self::store::conformance;

@@ -44,6 +44,7 @@ const ROOMS: &[Room] = &[
     Room("cors", &["protocol"]),
     Room("header", &["protocol"]),
     Room("rmcp", &["lifecycle", "store", "session", "protocol"]),
+    Room("testing", &["store", "session", "protocol"]),
 ];
 
 /// Longer files say in their head comment what they are "Long because" of.
