@@ -16,7 +16,7 @@ use std::{
 use axum::body::Body;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
-use mcp_session_layer::{McpSessionLayer, MemoryStore, Principal};
+use mcp_session_layer::{CreationRates, McpSessionLayer, MemoryStore, Principal};
 use tokio::runtime::Builder;
 use tower::{Layer as _, Service, ServiceExt as _};
 
@@ -63,6 +63,7 @@ pub fn sessions(who: &str, sessions: usize, live: impl Fn() -> u64) {
     };
     let layer = McpSessionLayer::new(MemoryStore::new())
         .with_max_sessions(NonZeroU64::MAX)
+        .with_creation_rates(CreationRates::unlimited())
         .with_principal(|parts| Ok(parts.extensions.get::<Principal>().cloned()));
     let mut service = layer.layer(Issuing::default());
     let runtime = Builder::new_current_thread().enable_all().build();

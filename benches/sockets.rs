@@ -21,7 +21,7 @@ use axum::{
     response::IntoResponse as _,
     routing::post,
 };
-use mcp_session_layer::{McpSessionLayer, MemoryStore, Session};
+use mcp_session_layer::{CreationRates, McpSessionLayer, MemoryStore, Session};
 use serde_json::{Map, Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -46,6 +46,7 @@ pub fn serve(how: &str) {
         "layer" => {
             let layer = McpSessionLayer::new(MemoryStore::new())
                 .with_paths(["/mcp"])
+                .with_creation_rates(CreationRates::unlimited())
                 .with_legacy_only([REVISION]);
             app.layer(layer)
         }
