@@ -29,6 +29,7 @@ pub enum Verb {
     Load,
     Touch,
     Delete,
+    DeleteIdle,
     Expire,
     Change,
     Claim,
@@ -36,12 +37,13 @@ pub enum Verb {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Create,
         Self::MakeRoom,
         Self::Load,
         Self::Touch,
         Self::Delete,
+        Self::DeleteIdle,
         Self::Expire,
         Self::Change,
         Self::Claim,
@@ -55,6 +57,7 @@ impl Verb {
             Self::Load => "load a session",
             Self::Touch => "touch a session",
             Self::Delete => "delete a session",
+            Self::DeleteIdle => "delete an idle session",
             Self::Expire => "ask whether a session is over",
             Self::Change => "change a session's values",
             Self::Claim => "claim a session",
@@ -220,6 +223,20 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         let pretence = async { Ok(self.inner().load(id).await?.is_some()) };
         let effect = self.inner().delete(id, reason);
         self.call(Verb::Delete, effect, pretence).await
+    }
+
+    async fn delete_idle(
+        &self,
+        id: &SessionId,
+        left: Duration,
+        reason: EndReason,
+    ) -> Result<bool, StoreError> {
+        let pretence = async {
+            let found = self.inner().load(id).await?;
+            Ok(found.is_some_and(|found| found.idle_left <= left))
+        };
+        let effect = self.inner().delete_idle(id, left, reason);
+        self.call(Verb::DeleteIdle, effect, pretence).await
     }
 
     async fn expire(&self, id: &SessionId) -> Result<Expiry, StoreError> {
