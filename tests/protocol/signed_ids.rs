@@ -135,7 +135,7 @@ async fn what_is_forged_is_404_and_costs_no_look_up() {
             format!("{wire}{tag}"),
             format!("{wire}="),
             format!("x{wire}"),
-            bobs,
+            bobs.clone(),
             create(&other_key).await,
             create(&other_scope).await,
             "x".repeat(1024 + TAG),
@@ -167,8 +167,10 @@ async fn what_is_forged_is_404_and_costs_no_look_up() {
         }
         assert_eq!(store.take_calls(), [""; 0]);
         assert!(inner.calls().is_empty());
-        let answer = send(&service, as_user(post(&wire), "bob")).await;
-        answer.assert_not_found(RejectionKind::Forged);
+        for (wire, caller) in [(&wire, "bob"), (&bobs, "carol")] {
+            let answer = send(&service, as_user(post(wire), caller)).await;
+            answer.assert_not_found(RejectionKind::Forged);
+        }
         assert_eq!(store.take_calls(), [""; 0]);
         assert_eq!(status(&service, &wire).await, 200);
     }
