@@ -109,8 +109,8 @@ impl Forwarded {
     }
 }
 
-/// A route that is not the session's, or that no other request will have. The first one on this node is the session's at once: whoever ends the session must
-/// know where to tell the inner service.
+/// A route that is not the session's, or that no other request will have. The first one on this node is the session's at
+/// once: whoever ends the session must know where to tell the inner service.
 #[cold]
 fn other_route(
     lifecycle: &Lifecycle,

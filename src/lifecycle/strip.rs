@@ -10,8 +10,8 @@ use crate::{
     session::{Route, Session},
 };
 
-/// Removes from an answer every session id but the one that its request came with. A stray id opens a session in the inner service
-/// that nobody could ever use or end, so the inner service is sent a DELETE for it, unless the store holds it live.
+/// Removes from an answer every session id but the one that its request came with. A stray id opens a session in the inner
+/// service that nobody could ever use or end, so the inner service is sent a DELETE for it, unless the store holds it live.
 pub(crate) fn strip_ids(
     lifecycle: &Arc<Lifecycle>,
     headers: &mut HeaderMap,
