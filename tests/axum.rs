@@ -1,11 +1,8 @@
 //! The layer in an axum router: whatever the shape, a dead id reaches no MCP handler, and other routes are left alone.
 
-use std::{
-    io::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
 };
 
 use axum::{
@@ -22,6 +19,7 @@ use tower::{Layer as _, service_fn};
 use support::{
     answers::{self, Answer},
     layer::{SessionLayer, layer},
+    log::Log,
     requests::{request, with_header},
     sessions::{insert, owner, session, terms},
     time::{HOUR, MINUTE, SECOND},
@@ -231,20 +229,6 @@ async fn other_routes_are_left_alone() {
     }
 }
 
-/// The log of the current thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn handlers_take_the_session_as_an_argument() {
     async fn must(session: Session) -> String {
@@ -280,14 +264,14 @@ async fn handlers_take_the_session_as_an_argument() {
         send(&bare, "POST", "/mcp/may", Some("live")).await.body,
         "none"
     );
-    assert!(log.0.lock().is_empty());
+    assert_eq!(log.text(), "");
     let answer = send(&bare, "POST", "/mcp/must", Some("live")).await;
     assert_eq!(answer.status, 500);
     assert_eq!(
         answer.body, "",
         "the application's mistakes are not the client's to read"
     );
-    let log = String::from_utf8(log.0.lock().clone()).unwrap();
+    let log = log.text();
     assert!(
         log.contains("ERROR") && log.contains("`McpSessionLayer` is not around this route"),
         "{log}"

@@ -1,9 +1,6 @@
 //! The traces of the example name a session by its reference.
 
-use std::{io, sync::Arc};
-
 use mcp_session_layer::MemoryStore;
-use parking_lot::Mutex;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::{
@@ -11,24 +8,11 @@ use crate::{
     numbers::{self, alone},
     support::{
         answers::send,
+        log::Log,
         requests::{INITIALIZED, initialize, post},
         sessions::reference,
     },
 };
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 #[test]
 fn a_span_has_the_reference_of_its_session_and_nothing_has_the_id() {
@@ -48,7 +32,7 @@ fn a_span_has_the_reference_of_its_session_and_nothing_has_the_id() {
         send(&app, post(&id)).await;
         send(&app, post("dead")).await;
 
-        let text = String::from_utf8(log.0.lock().clone()).unwrap();
+        let text = log.text();
         let named = format!("mcp.session.id={}", reference(&id));
         assert!(text.contains(&named), "{text}");
         assert!(!text.contains(&id), "{text}");

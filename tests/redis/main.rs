@@ -11,6 +11,9 @@ mod commands;
 mod contract;
 mod feed;
 mod index;
+#[allow(dead_code)]
+#[path = "../support/log.rs"]
+mod log;
 mod outages;
 mod proxy;
 mod server;

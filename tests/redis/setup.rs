@@ -1,17 +1,13 @@
 //! How a store is set up: addresses, policies, permissions.
 
-use std::{
-    io::Write,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use mcp_session_layer::{
     RedisStore, SessionStore,
     store::{EndReason, SessionFilter, StoreErrorKind},
 };
 
-use crate::{created, owner, send, server::Server, session, terms, touch, words};
+use crate::{created, log::Log, owner, send, server::Server, session, terms, touch, words};
 
 #[tokio::test]
 async fn a_policy_that_drops_sessions_is_warned_about() {
@@ -172,24 +168,4 @@ fn a_store_says_nothing_secret_and_goes_anywhere() {
         let store = RedisStore::new(client, manager.expect("a manager"));
         assert!(!format!("{store:?}").contains("password"));
     });
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().expect("no panic")).into_owned()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }

@@ -4,12 +4,12 @@ use std::{io::Write, sync::Arc};
 
 use parking_lot::Mutex;
 
-/// The log of the current thread.
+/// What a subscriber has written, the one of [`listen`](Self::listen) or another.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// Takes down what is logged from now on.
+    /// Takes down what the current thread logs from now on.
     pub(crate) fn listen(&self) -> tracing::subscriber::DefaultGuard {
         let writer = self.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -18,6 +18,10 @@ impl Log {
             .with_writer(move || writer.clone())
             .finish();
         tracing::subscriber::set_default(subscriber)
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().clone()).unwrap()
     }
 
     pub(crate) fn take(&self) -> String {
