@@ -5,44 +5,30 @@ use std::time::Duration;
 
 use axum::Router;
 use mcp_session_layer::{
-    Issuer, McpSessionLayer, MemoryStore, Owner, Rejection, RejectionKind, Scope, Session,
-    SessionId, SessionRecord, SessionStore as _,
-    store::{AtLimit, EndReason, StoreErrorKind, Terms},
+    McpSessionLayer, MemoryStore, Owner, Rejection, RejectionKind, Scope, SessionId,
+    SessionStore as _,
+    store::{EndReason, StoreErrorKind, Terms},
     testing::{Fault, FaultyStore, McpClient, McpServer, Verb},
 };
 use tokio::time::{Instant, timeout};
 use tower::Layer as _;
 
-const MINUTE: Duration = Duration::from_secs(60);
+use support::{
+    sessions::{fresh_session, idle_left, insert, owner, terms},
+    time::MINUTE,
+};
 
-fn owner() -> Owner {
-    Owner {
-        scope: Scope::default(),
-        principal: None,
-    }
-}
+mod support;
 
 async fn store_with_a_session() -> (FaultyStore<MemoryStore>, SessionId) {
     let store = FaultyStore::new(MemoryStore::new());
-    let id = SessionId::issue();
-    let record = SessionRecord::new(owner(), Issuer::Layer);
+    let session = fresh_session();
     let terms = Terms {
-        idle: 60 * MINUTE,
         initial_idle: MINUTE,
-        life: None,
-        total: None,
-        per_principal: None,
-        at_limit: AtLimit::Refuse,
-        started_ago: Duration::ZERO,
+        ..terms()
     };
-    let session = Session::new(id.clone(), record);
-    store.create(&session, &terms).await.unwrap();
-    (store, id)
-}
-
-async fn left(store: &FaultyStore<MemoryStore>, id: &SessionId) -> Option<Duration> {
-    let found = store.inner().load(id).await.unwrap();
-    found.map(|found| found.idle_left)
+    insert(&store, &session, &terms).await;
+    (store, session.id().clone())
 }
 
 #[tokio::test(start_paused = true)]
@@ -59,14 +45,18 @@ async fn each_fault_is_what_it_says() {
         let (store, id) = store_with_a_session().await;
         store.disturb([Verb::Touch, Verb::Delete], fault);
         let begun = Instant::now();
-        let touched = store.touch(&id, &owner(), 10 * MINUTE).await;
+        let touched = store.touch(&id, &owner(None), 10 * MINUTE).await;
         assert_eq!(touched.is_ok_and(|found| found.is_some()), answers);
         assert_eq!(begun.elapsed(), after, "{fault:?}");
-        let is_extended = left(&store, &id).await.unwrap() > MINUTE;
+        let is_extended = idle_left(store.inner(), id.expose()).await.unwrap() > MINUTE;
         assert_eq!(is_extended, takes_effect, "{fault:?}");
         let deleted = store.delete(&id, EndReason::Revoked).await;
         assert_eq!(deleted.is_ok_and(|was_live| was_live), answers);
-        assert_eq!(left(&store, &id).await.is_none(), takes_effect, "{fault:?}");
+        assert_eq!(
+            idle_left(store.inner(), id.expose()).await.is_none(),
+            takes_effect,
+            "{fault:?}"
+        );
         assert_eq!((store.calls(Verb::Touch), store.calls(Verb::Load)), (1, 0));
     }
     let (store, id) = store_with_a_session().await;
@@ -75,7 +65,7 @@ async fn each_fault_is_what_it_says() {
     store.recover();
     let stranger = Owner {
         scope: Scope::new("other"),
-        ..owner()
+        ..owner(None)
     };
     let (store, id) = store_with_a_session().await;
     store.disturb([Verb::Touch], Fault::LosesWrites);
