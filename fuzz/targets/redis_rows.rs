@@ -2,17 +2,17 @@
 //! server at `REDIS_URL`, by default the one that the tests use.
 #![no_main]
 
-use std::{sync::LazyLock, time::Duration};
+mod rows;
+
+use std::sync::LazyLock;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use mcp_session_layer::{
-    Issuer, Owner, Principal, RedisStore, Scope, Session, SessionId, SessionRecord,
-    SessionStore as _,
-    store::{AtLimit, EndReason, StoreError, StoreErrorKind, Terms},
-};
+use mcp_session_layer::{RedisStore, Session, SessionStore as _};
 use redis::{Client, Commands as _, Connection, RedisError};
 use tokio::runtime::{Builder, Runtime};
+
+use self::rows::{HOUR, created, end, understood};
 
 #[derive(Debug, Arbitrary)]
 enum Change {
@@ -85,55 +85,25 @@ fuzz_target!(|changes: Vec<Change>| {
 });
 
 async fn check(changes: &[Change], store: &RedisStore) {
-    let owner = Owner {
-        scope: Scope::default(),
-        principal: Some(Principal::new("a")),
-    };
-    let session = Session::new(
-        SessionId::issue(),
-        SessionRecord::new(owner.clone(), Issuer::Layer),
-    );
-    let minute = Duration::from_secs(60);
-    let terms = Terms {
-        idle: minute,
-        initial_idle: minute,
-        life: None,
-        total: None,
-        per_principal: None,
-        at_limit: AtLimit::Refuse,
-        started_ago: Duration::ZERO,
-    };
-    store.create(&session, &terms).await.unwrap();
+    let session = created(store).await;
+    let owner = session.owner();
     SERVER
         .with_borrow_mut(|server| write(server, changes, &session))
         .unwrap();
     if let Some(found) = understood(store.load(session.id()).await) {
         assert!(found.life_left.is_none_or(|left| found.idle_left <= left));
     }
-    if let Some(found) = understood(store.touch(session.id(), &owner, minute).await) {
-        assert_eq!(*found.session.owner(), owner);
-        assert!(found.idle_left <= minute + minute / 16);
+    if let Some(found) = understood(store.touch(session.id(), owner, HOUR).await) {
+        assert_eq!(found.session.owner(), owner);
+        assert!(found.idle_left <= HOUR + HOUR / 16);
     }
-    understood(store.expire(session.id()).await.map(Some));
-    understood(
-        store
-            .delete(session.id(), EndReason::Deleted)
-            .await
-            .map(Some),
-    );
+    end(store, &session).await;
     SERVER.with_borrow_mut(|server| {
         // What a lost owner key leaves in the index would make later runs slower.
         for key in keys(server, "*").unwrap() {
             server.del::<_, ()>(key).unwrap();
         }
     });
-}
-
-fn understood<T>(answer: Result<Option<T>, StoreError>) -> Option<T> {
-    answer.unwrap_or_else(|error| {
-        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error:?}");
-        None
-    })
 }
 
 fn keys(server: &mut Connection, which: &str) -> Result<Vec<String>, RedisError> {

@@ -2,20 +2,23 @@
 //! panic, and never somebody else's session. PostgreSQL's rows are read by the same code.
 #![no_main]
 
-use std::{env, process, sync::LazyLock, time::Duration};
+mod rows;
+
+use std::{env, process, sync::LazyLock};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use mcp_session_layer::{
-    Issuer, Owner, Principal, Scope, Session, SessionId, SessionRecord, SessionStore as _,
-    SqliteStore,
+    SessionStore as _, SqliteStore,
     sqlx::{
         self, SqlitePool,
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
     },
-    store::{AtLimit, EndReason, Found, SessionFilter, StoreError, StoreErrorKind, Terms},
+    store::SessionFilter,
 };
 use tokio::runtime::{Builder, Runtime};
+
+use self::rows::{HOUR, created, end, understood};
 
 #[derive(Debug, Arbitrary)]
 struct Row {
@@ -60,25 +63,8 @@ fuzz_target!(|row: Row| {
 });
 
 async fn check(row: &Row, pool: &SqlitePool, store: &SqliteStore) -> Result<(), sqlx::Error> {
-    let owner = Owner {
-        scope: Scope::default(),
-        principal: Some(Principal::new("a")),
-    };
-    let session = Session::new(
-        SessionId::issue(),
-        SessionRecord::new(owner.clone(), Issuer::Layer),
-    );
-    let hour = Duration::from_secs(3600);
-    let terms = Terms {
-        idle: hour,
-        initial_idle: hour,
-        life: None,
-        total: None,
-        per_principal: None,
-        at_limit: AtLimit::Refuse,
-        started_ago: Duration::ZERO,
-    };
-    store.create(&session, &terms).await.unwrap();
+    let session = created(store).await;
+    let owner = session.owner();
     write(pool, row, session.reference().as_bytes()).await?;
 
     let loaded = understood(store.load(session.id()).await);
@@ -102,8 +88,8 @@ async fn check(row: &Row, pool: &SqlitePool, store: &SqliteStore) -> Result<(), 
         );
         assert!(found.life_left.is_none_or(|left| found.idle_left <= left));
     }
-    if let Some(found) = understood(store.touch(session.id(), &owner, hour).await) {
-        assert_eq!(*found.session.owner(), owner);
+    if let Some(found) = understood(store.touch(session.id(), owner, HOUR).await) {
+        assert_eq!(found.session.owner(), owner);
         assert_eq!(
             (scope, principal),
             (owner.scope.as_str().as_bytes(), Some(&b"a"[..]))
@@ -112,24 +98,11 @@ async fn check(row: &Row, pool: &SqlitePool, store: &SqliteStore) -> Result<(), 
     let directory = store.directory().expect("SQLite lists");
     let filter = SessionFilter::Scope(owner.scope.clone());
     understood(directory.list(&filter, None, 10).await.map(Some));
-    understood(store.expire(session.id()).await.map(Some));
-    understood(
-        store
-            .delete(session.id(), EndReason::Deleted)
-            .await
-            .map(Some),
-    );
+    end(store, &session).await;
     sqlx::query("delete from mcp_sessions")
         .execute(pool)
         .await?;
     Ok(())
-}
-
-fn understood<T>(answer: Result<Option<T>, StoreError>) -> Option<T> {
-    answer.unwrap_or_else(|error| {
-        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error:?}");
-        None
-    })
 }
 
 async fn write(pool: &SqlitePool, row: &Row, reference: &[u8]) -> Result<(), sqlx::Error> {
