@@ -300,7 +300,7 @@ impl SessionStore for RedisStore {
     }
 
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
-        self.end_session(&id.reference(), (None, None), reason)
+        self.end_session(&id.reference(), None, None, reason)
             .await
             .map_err(failed("delete a session"))
     }
@@ -311,7 +311,7 @@ impl SessionStore for RedisStore {
         left: Duration,
         reason: EndReason,
     ) -> Result<bool, StoreError> {
-        self.end_session(&id.reference(), (None, Some(left)), reason)
+        self.end_session(&id.reference(), None, Some(left), reason)
             .await
             .map_err(failed("delete an idle session"))
     }

@@ -193,7 +193,8 @@ impl SqliteStore {
         &self,
         doing: &'static str,
         reference: SessionRef,
-        (scope, left): (Option<&Scope>, Option<Duration>),
+        scope: Option<&Scope>,
+        left: Option<Duration>,
         reason: EndReason,
     ) -> Result<bool, StoreError> {
         let end = sqlx::query(self.0.table.sql(&format!(
@@ -273,7 +274,7 @@ impl SessionStore for SqliteStore {
     }
 
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
-        self.end_one("delete a session", id.reference(), (None, None), reason)
+        self.end_one("delete a session", id.reference(), None, None, reason)
             .await
     }
 
@@ -283,8 +284,8 @@ impl SessionStore for SqliteStore {
         left: Duration,
         reason: EndReason,
     ) -> Result<bool, StoreError> {
-        let which = (None, Some(left));
-        self.end_one("delete an idle session", id.reference(), which, reason)
+        let (doing, left) = ("delete an idle session", Some(left));
+        self.end_one(doing, id.reference(), None, left, reason)
             .await
     }
 

@@ -151,12 +151,8 @@ impl RedisStore {
                 if creation.inserts
                     && (0..=microseconds(creation.begun())).contains(&all_ended) =>
             {
-                self.end_session(
-                    creation.session.reference(),
-                    (None, None),
-                    EndReason::Revoked,
-                )
-                .await?;
+                self.end_session(creation.session.reference(), None, None, EndReason::Revoked)
+                    .await?;
                 Some(Created::Revoked)
             }
             "new" => Some(Created::New {

@@ -50,7 +50,7 @@ impl Directory for RedisStore {
         reason: EndReason,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(async move {
-            self.end_session(reference, (Some(scope), None), reason)
+            self.end_session(reference, Some(scope), None, reason)
                 .await
                 .map_err(failed("end a session"))
         })
@@ -76,7 +76,8 @@ impl RedisStore {
     pub(super) async fn end_session(
         &self,
         reference: &SessionRef,
-        (scope, left): (Option<&Scope>, Option<Duration>),
+        scope: Option<&Scope>,
+        left: Option<Duration>,
         reason: EndReason,
     ) -> RedisResult<bool> {
         static END: LazyLock<Script> =

@@ -67,7 +67,7 @@ impl Directory for SqliteStore {
         reference: &'a SessionRef,
         reason: EndReason,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(self.end_one("end a session", *reference, (Some(scope), None), reason))
+        Box::pin(self.end_one("end a session", *reference, Some(scope), None, reason))
     }
 
     fn end_all<'a>(
