@@ -17,10 +17,7 @@ use http_body::Body as HttpBody;
 use tower::{BoxError, Service};
 
 pub use self::{future::ResponseFuture, layer::McpSessionLayer};
-use self::{
-    future::State,
-    waiting::{Call, Inner},
-};
+use self::{future::State, waiting::Call};
 use crate::{
     lifecycle::{Forwarded, Lifecycle, keeper},
     protocol::{
@@ -138,6 +135,126 @@ where
 /// What a request's head says beside its id: the digest of its route, and its credentials, if they were seen at once.
 type About = (u64, Option<Credentials>);
 
+impl<S, B> McpSessionService<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Send, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    /// Lets a request through if the store holds its session: at once, if this process's memory can tell.
+    #[inline(always)]
+    fn look_up(
+        &mut self,
+        id: &SessionId,
+        about: About,
+        mut parts: Parts,
+        body: Body,
+    ) -> ResponseFuture<S::Future, S::Error> {
+        match self.lifecycle.settings.caller(&parts) {
+            Ok(caller) => self.look_up_for(caller, id, about, parts, body),
+            Err(kind) => self.refuse(kind, &mut parts, body),
+        }
+    }
+
+    /// As [`look_up`](Self::look_up), where an id has to prove first that it was issued to its caller.
+    fn verify_and_look_up(
+        &mut self,
+        about: About,
+        mut parts: Parts,
+        body: Body,
+    ) -> ResponseFuture<S::Future, S::Error> {
+        let lifecycle = &*self.lifecycle;
+        let settings = &lifecycle.settings;
+        let caller = match settings.caller(&parts) {
+            Ok(caller) => caller,
+            Err(kind) => return self.refuse(kind, &mut parts, body),
+        };
+        let Some(id) = settings.verify_id(&caller, &mut parts) else {
+            return self.refuse_dead(RejectionKind::Forged, parts, body);
+        };
+        if lifecycle.alive.marked.contains(&id) {
+            return self.wait(parts, body, |call| call.ask_about_marked(id));
+        }
+        self.look_up_for(caller, &id, about, parts, body)
+    }
+
+    #[inline]
+    fn look_up_for(
+        &mut self,
+        caller: Owner,
+        id: &SessionId,
+        about: About,
+        parts: Parts,
+        body: Body,
+    ) -> ResponseFuture<S::Future, S::Error> {
+        let lifecycle = &*self.lifecycle;
+        let settings = &lifecycle.settings;
+        match lifecycle.store.touch_now(id, &caller, settings.idle) {
+            Now::Live(found) => {
+                let is_anonymous = caller.principal.is_none();
+                self.admit(found, is_anonymous, about, parts, body)
+            }
+            Now::Absent if !settings.may_claim(&caller) => {
+                self.refuse_dead(RejectionKind::Unknown, parts, body)
+            }
+            Now::Absent | Now::Unknown => {
+                let id = id.clone();
+                self.wait(parts, body, |call| call.ask_store(id, caller))
+            }
+        }
+    }
+
+    /// Lets a request in on a session that is live for its caller.
+    #[inline(always)]
+    fn admit(
+        &mut self,
+        found: Found,
+        is_anonymous: bool,
+        (digest, credentials): About,
+        mut parts: Parts,
+        body: Body,
+    ) -> ResponseFuture<S::Future, S::Error> {
+        let lifecycle = &*self.lifecycle;
+        let in_flight = match lifecycle.alive.registry.enter(found, is_anonymous) {
+            Ok(in_flight) => in_flight,
+            Err(kind) => return self.refuse_dead(kind, parts, body),
+        };
+        if parts.method == Method::DELETE {
+            return self.wait(parts, body, |call| call.forward(in_flight));
+        }
+        let upstream = &self.upstream;
+        let forwarded = Forwarded::prepare(
+            lifecycle,
+            in_flight,
+            &mut parts,
+            digest,
+            credentials,
+            upstream,
+        );
+        State::Forward {
+            inner: self.inner.call(Request::from_parts(parts, body)),
+            lifecycle: Arc::clone(&self.lifecycle),
+            forwarded: Some(forwarded),
+        }
+        .into()
+    }
+
+    /// Refuses a request, unless it may create a session although it names a dead one.
+    fn refuse_dead(
+        &mut self,
+        kind: RejectionKind,
+        mut parts: Parts,
+        body: Body,
+    ) -> ResponseFuture<S::Future, S::Error> {
+        match self.lifecycle.settings.may_resend(kind, &parts) {
+            true => self.wait(parts, body, |call| call.refuse_or_create(kind)),
+            false => self.refuse(kind, &mut parts, body),
+        }
+    }
+}
+
 impl<S> McpSessionService<S> {
     /// Lets a request through that has nothing to do with sessions.
     #[inline]
@@ -166,137 +283,6 @@ impl<S> McpSessionService<S> {
             route_digest,
         }
         .into()
-    }
-
-    /// Lets a request through if the store holds its session: at once, if this process's memory can tell.
-    #[inline(always)]
-    fn look_up<F, E>(
-        &mut self,
-        id: &SessionId,
-        about: About,
-        mut parts: Parts,
-        body: Body,
-    ) -> ResponseFuture<F, E>
-    where
-        S: Service<Request<Body>, Future = F, Error = E> + Inner<Failure = E> + Clone,
-        E: Send + 'static,
-    {
-        match self.lifecycle.settings.caller(&parts) {
-            Ok(caller) => self.look_up_for(caller, id, about, parts, body),
-            Err(kind) => self.refuse(kind, &mut parts, body),
-        }
-    }
-
-    /// As [`look_up`](Self::look_up), where an id has to prove first that it was issued to its caller.
-    fn verify_and_look_up<F, E>(
-        &mut self,
-        about: About,
-        mut parts: Parts,
-        body: Body,
-    ) -> ResponseFuture<F, E>
-    where
-        S: Service<Request<Body>, Future = F, Error = E> + Inner<Failure = E> + Clone,
-        E: Send + 'static,
-    {
-        let lifecycle = &*self.lifecycle;
-        let settings = &lifecycle.settings;
-        let caller = match settings.caller(&parts) {
-            Ok(caller) => caller,
-            Err(kind) => return self.refuse(kind, &mut parts, body),
-        };
-        let Some(id) = settings.verify_id(&caller, &mut parts) else {
-            return self.refuse_dead(RejectionKind::Forged, parts, body);
-        };
-        if lifecycle.alive.marked.contains(&id) {
-            return self.wait(parts, body, |call| call.ask_about_marked(id));
-        }
-        self.look_up_for(caller, &id, about, parts, body)
-    }
-
-    #[inline]
-    fn look_up_for<F, E>(
-        &mut self,
-        caller: Owner,
-        id: &SessionId,
-        about: About,
-        parts: Parts,
-        body: Body,
-    ) -> ResponseFuture<F, E>
-    where
-        S: Service<Request<Body>, Future = F, Error = E> + Inner<Failure = E> + Clone,
-        E: Send + 'static,
-    {
-        let lifecycle = &*self.lifecycle;
-        let settings = &lifecycle.settings;
-        match lifecycle.store.touch_now(id, &caller, settings.idle) {
-            Now::Live(found) => {
-                let is_anonymous = caller.principal.is_none();
-                self.admit(found, is_anonymous, about, parts, body)
-            }
-            Now::Absent if !settings.may_claim(&caller) => {
-                self.refuse_dead(RejectionKind::Unknown, parts, body)
-            }
-            Now::Absent | Now::Unknown => {
-                let id = id.clone();
-                self.wait(parts, body, |call| call.ask_store(id, caller))
-            }
-        }
-    }
-
-    /// Lets a request in on a session that is live for its caller.
-    #[inline(always)]
-    fn admit<F, E>(
-        &mut self,
-        found: Found,
-        is_anonymous: bool,
-        (digest, credentials): About,
-        mut parts: Parts,
-        body: Body,
-    ) -> ResponseFuture<F, E>
-    where
-        S: Service<Request<Body>, Future = F, Error = E> + Inner<Failure = E> + Clone,
-        E: Send + 'static,
-    {
-        let lifecycle = &*self.lifecycle;
-        let in_flight = match lifecycle.alive.registry.enter(found, is_anonymous) {
-            Ok(in_flight) => in_flight,
-            Err(kind) => return self.refuse_dead(kind, parts, body),
-        };
-        if parts.method == Method::DELETE {
-            return self.wait(parts, body, |call| call.forward(in_flight));
-        }
-        let upstream = &self.upstream;
-        let forwarded = Forwarded::prepare(
-            lifecycle,
-            in_flight,
-            &mut parts,
-            digest,
-            credentials,
-            upstream,
-        );
-        State::Forward {
-            inner: self.inner.call(Request::from_parts(parts, body)),
-            lifecycle: Arc::clone(&self.lifecycle),
-            forwarded: Some(forwarded),
-        }
-        .into()
-    }
-
-    /// Refuses a request, unless it may create a session although it names a dead one.
-    fn refuse_dead<F, E>(
-        &mut self,
-        kind: RejectionKind,
-        mut parts: Parts,
-        body: Body,
-    ) -> ResponseFuture<F, E>
-    where
-        S: Service<Request<Body>, Future = F, Error = E> + Inner<Failure = E> + Clone,
-        E: Send + 'static,
-    {
-        match self.lifecycle.settings.may_resend(kind, &parts) {
-            true => self.wait(parts, body, |call| call.refuse_or_create(kind)),
-            false => self.refuse(kind, &mut parts, body),
-        }
     }
 
     #[inline]
