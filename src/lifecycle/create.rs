@@ -281,7 +281,7 @@ impl Creation {
             return self.refuse(RejectionKind::Revoked);
         };
         let session = in_flight.session();
-        session.note_birth(self.credentials);
+        session.note_creator(self.credentials);
         if session.note_route(Arc::clone(&self.route)) {
             self.lifecycle.notify_inner(session);
         }

@@ -43,12 +43,12 @@ pub(super) async fn judge(lifecycle: &Lifecycle, forwarded: &Forwarded) -> Verdi
 pub(super) fn believes(lifecycle: &Lifecycle, forwarded: &Forwarded) -> bool {
     let session = forwarded.session();
     let credentials = || forwarded.credentials.digest(&lifecycle.alive.questions.key);
-    session.owner().principal.is_some() || session.birth() == credentials()
+    session.owner().principal.is_some() || session.creator() == credentials()
 }
 
 /// Whether this process's inner service has had the session. If not, another node's may have it.
 pub(super) fn has_served(session: &Session) -> bool {
-    session.birth() != 0 || session.state().now().is_served()
+    session.creator() != 0 || session.state().now().is_served()
 }
 
 /// Ends a session that the inner service has forgotten, or marks it where that is not certain.

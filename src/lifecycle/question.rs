@@ -155,7 +155,7 @@ pub(super) fn try_out(lifecycle: &Arc<Lifecycle>, session: Session, credentials:
 
 /// Created on this node, and no request on it has been served yet.
 fn is_new(session: &Session) -> bool {
-    session.birth() != 0 && !session.state().now().is_served()
+    session.creator() != 0 && !session.state().now().is_served()
 }
 
 fn upstream_of(session: &Session) -> Option<(Arc<Route>, Arc<Upstream>)> {

@@ -69,7 +69,7 @@ struct Node {
     details: Details,
     reference: SessionRef,
     /// With which credentials it was created on this node: their digest, zero if it was not.
-    birth: AtomicU64,
+    creator: AtomicU64,
     attached: Mutex<Attached>,
 }
 
@@ -104,7 +104,7 @@ impl Session {
             owner: record.owner.clone(),
             claimed: OnceLock::new(),
             details: Details::of(record),
-            birth: AtomicU64::new(0),
+            creator: AtomicU64::new(0),
             attached: Mutex::new(Attached {
                 values,
                 ..Attached::default()
@@ -193,13 +193,13 @@ impl Session {
     }
 
     /// Notes that it was created on this node, with these credentials.
-    pub(crate) fn note_birth(&self, credentials: u64) {
-        self.0.birth.store(credentials, Relaxed);
+    pub(crate) fn note_creator(&self, credentials: u64) {
+        self.0.creator.store(credentials, Relaxed);
     }
 
     /// Zero if it was not created on this node.
-    pub(crate) fn birth(&self) -> u64 {
-        self.0.birth.load(Relaxed)
+    pub(crate) fn creator(&self) -> u64 {
+        self.0.creator.load(Relaxed)
     }
 
     pub(crate) fn has_ended(&self) -> bool {
