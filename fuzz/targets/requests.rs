@@ -4,6 +4,7 @@
 #[allow(dead_code)]
 #[path = "../../tests/protocol/inner.rs"]
 mod inner;
+#[allow(dead_code)]
 #[path = "../../tests/protocol/inputs.rs"]
 mod inputs;
 #[allow(dead_code)]
