@@ -18,7 +18,7 @@ use super::{
     forgotten::make_room,
     issued::{Issued, issued},
     strip::strip_ids,
-    terminate::delete_in_background,
+    terminate::{announce_replaced, delete_in_background},
 };
 use crate::{
     protocol::{
@@ -269,7 +269,10 @@ impl Creation {
             life_left: terms.life,
         };
         let alive = &self.lifecycle.alive;
-        let announce = || {
+        let announce = |before: Option<&Session>| {
+            if let Some(before) = before {
+                announce_replaced(&self.lifecycle, before);
+            }
             alive.events.announce(SessionEvent::Created {
                 reference: *session.reference(),
                 owner: session.owner().clone(),

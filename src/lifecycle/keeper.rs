@@ -23,7 +23,7 @@ use super::{
     Lifecycle,
     delivery::end_undelivered,
     over::{LONGEST_TOUCH, Liveness, liveness},
-    terminate::{end_heard, end_here},
+    terminate::{end_heard, end_here, reason_by_time},
 };
 use crate::{
     session::{
@@ -319,8 +319,10 @@ impl Keeper {
         };
         let jitter = u32::from(session.reference().as_bytes()[0] ^ self.salt);
         let beat = beat - beat / 4 * jitter / 256;
-        let at = session.times().until().min(times::now() + ticks(beat));
-        self.put_on_agenda(session, at);
+        let now = times::now();
+        let at = session.times().until().min(now + ticks(beat));
+        // A store that calls a session live without any time left is not asked again and again without a pause.
+        self.put_on_agenda(session, at.max(now + ticks(SHORTEST)));
     }
 
     fn put_on_agenda(&mut self, session: &Session, at: Tick) {
@@ -336,14 +338,11 @@ impl Keeper {
 
 /// Why a session is gone, where no reason was given.
 fn reason_of(session: &Session, look: Look) -> EndReason {
-    let now = times::now();
-    match look {
-        _ if session.times().end_of_life() <= now => EndReason::Lifetime,
-        _ if session.times().until() <= now => EndReason::Idle,
+    reason_by_time(session).unwrap_or(match look {
         Look::Ask(reason) => reason,
         Look::Undelivered => EndReason::Undelivered,
-        _ => EndReason::Deleted,
-    }
+        Look::Regular | Look::Touch => EndReason::Deleted,
+    })
 }
 
 async fn hear(feed: &mut Option<Feed>) -> Option<FeedEvent> {
@@ -385,5 +384,6 @@ impl Eq for Item {}
 const UNDELIVERED_FOR: Duration = Duration::from_secs(1);
 const MAX_CALLS: usize = 64;
 const CROWDED: usize = 1024;
+const SHORTEST: Duration = Duration::from_millis(1);
 const SOON: Duration = Duration::from_secs(5);
 const LONGEST_WITHOUT_FEED: Duration = Duration::from_secs(15);

@@ -76,6 +76,21 @@ fn unmarked(lifecycle: &Lifecycle, ended: Ended) -> Ended {
     ended
 }
 
+/// Announces the end of a session whose id the inner service has issued again. It is not told: it means the new one by that id.
+pub(super) fn announce_replaced(lifecycle: &Lifecycle, session: &Session) {
+    let reason = reason_by_time(session).unwrap_or(EndReason::Deleted);
+    announce(lifecycle, session.reference(), reason, Some(session));
+}
+
+/// Why a session is gone if its time is up.
+pub(super) fn reason_by_time(session: &Session) -> Option<EndReason> {
+    let (now, times) = (times::now(), session.times());
+    if times.end_of_life() <= now {
+        return Some(EndReason::Lifetime);
+    }
+    (times.until() <= now).then_some(EndReason::Idle)
+}
+
 /// `session` is the one that this node served, if it did.
 fn announce(
     lifecycle: &Lifecycle,

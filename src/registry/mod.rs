@@ -109,15 +109,26 @@ impl Registry {
 
     /// Serves a session that has been created, and announces it before anybody can hear of its end. `None` if it has been
     /// ended already.
-    pub(crate) fn insert(&self, found: &Found, announce: impl FnOnce()) -> Option<InFlight> {
+    ///
+    /// `announce` gets the session that had this id before, if nobody has noticed yet that its time is up. It ends here.
+    pub(crate) fn insert(
+        &self,
+        found: &Found,
+        announce: impl FnOnce(Option<&Session>),
+    ) -> Option<InFlight> {
         let reference = found.session.reference();
         let mut shard = self.shard(reference);
         if found.session.has_ended() || shard.tombstones.contains(reference) {
             return None;
         }
+        let before = shard.remove(reference);
         let session = self.serve(&mut shard, found);
-        announce();
+        announce(before.as_ref());
         drop(shard);
+        if let Some(before) = before {
+            metrics::sessions_served(-1);
+            before.end();
+        }
         Some(InFlight::creating(session, &self.tracker))
     }
 

@@ -30,7 +30,7 @@ use crate::support::{
 };
 
 /// What the inner service is to do with this request, in words: `wait` at the gate, `refuse` the call,
-/// issue a `stray` id, answer with a `stream`, or with `status=` and three digits.
+/// issue a `stray` id or one that is `issue=`d again, answer with a `stream`, or with `status=` and three digits.
 pub(crate) fn scripted(request: Request<Body>, script: &str) -> Request<Body> {
     with_header(request, "x-script", script)
 }
@@ -153,7 +153,8 @@ impl Inner {
             return response;
         }
         if id.is_none() || script.contains("stray") {
-            let issued = uuid::Uuid::new_v4().to_string();
+            let again = script.split_once("issue=").map(|(_, id)| id.to_owned());
+            let issued = again.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
             set(&mut response, "mcp-session-id", &issued);
             self.sessions.lock().insert(issued);
         }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use mcp_session_layer::store::Found;
+use mcp_session_layer::{
+    SessionEvent,
+    store::{EndReason, Found},
+};
 use tokio::time::sleep;
 
 use crate::{
@@ -115,6 +118,36 @@ async fn a_session_at_rest_costs_one_call_at_its_end() {
     store.take_counts();
     sleep(10 * MINUTE).await;
     assert_eq!(store.take_counts(), [("expire", 1)].into());
+}
+
+/// An inner service that counts its ids issues the same ones after a restart, at times before anybody has noticed that the
+/// time of the session before is up.
+#[tokio::test(start_paused = true)]
+async fn an_id_that_is_issued_again_is_of_a_new_session() {
+    let store = TestStore::default();
+    let node = node(&store);
+    let mut events = node.layer.sessions().subscribe();
+    node.created(scripted(initialize(), "issue=1")).await;
+    store.disturb(&["expire"], AWAY);
+    sleep(MINUTE + SECOND).await;
+    node.created(scripted(initialize(), "issue=1")).await;
+    let mut happened = vec![];
+    for _ in 0..3 {
+        happened.push(match events.next().await.unwrap() {
+            SessionEvent::Created { .. } => None,
+            SessionEvent::Ended { reason, .. } => Some(reason),
+            event => panic!("{event:?}"),
+        });
+    }
+    assert_eq!(happened, [None, Some(EndReason::Idle), None]);
+
+    store.recover();
+    store.take_counts();
+    assert_eq!(node.post("1").await, 200);
+    sleep(10 * MINUTE).await;
+    let asked = store.take_counts()["expire"];
+    assert!(asked <= 2, "the first is looked at no more: {asked}");
+    assert_eq!(node.inner.deleted(), ["1"], "and is not told apart inside");
 }
 
 /// A store that cannot say for certain that a session is over is not believed when a read does not show it. But nothing

@@ -53,7 +53,7 @@ impl Node {
     }
 
     /// Creates a session, and takes the whole answer: one that is dropped unread has not arrived.
-    async fn created(&self, request: Request<Body>) -> String {
+    pub(crate) async fn created(&self, request: Request<Body>) -> String {
         let response = self.send(request).await;
         let id = id_of(&response).expect("a session");
         response

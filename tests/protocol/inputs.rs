@@ -7,7 +7,7 @@ use axum::body::Body;
 use http::{HeaderValue, Method, Request};
 use mcp_session_layer::{Issuer, MemoryStore, SessionId, SessionStore as _};
 use parking_lot::Mutex;
-use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+use proptest::{collection::vec, prelude::*};
 use tokio::{
     runtime::Builder,
     time::{advance, pause},
@@ -278,5 +278,7 @@ fn only_live_ids_go_in_and_out() {
         failure_persistence: None,
         ..ProptestConfig::with_cases(512)
     };
-    TestRunner::new(config).run(&cases(), check).unwrap();
+    proptest::test_runner::TestRunner::new(config)
+        .run(&cases(), check)
+        .unwrap();
 }
