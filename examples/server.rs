@@ -18,6 +18,12 @@
 //! ```console
 //! curl -s -X DELETE http://127.0.0.1:3001/principals/alice
 //! ```
+//!
+//! Log everybody out:
+//!
+//! ```console
+//! curl -s -X DELETE http://127.0.0.1:3001/sessions
+//! ```
 
 pub(crate) mod support;
 

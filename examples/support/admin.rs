@@ -13,10 +13,10 @@ use mcp_session_layer::{
 };
 use serde_json::{Value, json};
 
-/// Lists sessions, ends one or all of a principal, drains; and at `/` a page that does the same.
+/// Lists sessions, ends one, all of a principal or all, drains; and at `/` a page that does the same.
 pub(crate) fn admin(sessions: Sessions) -> Router {
     Router::new()
-        .route("/sessions", get(list))
+        .route("/sessions", get(list).delete(end_all))
         .route("/sessions/{reference}", delete(end))
         .route("/principals/{principal}", delete(end_of))
         .route("/drain", post(drain))
@@ -65,6 +65,11 @@ async fn end_of(
     Path(principal): Path<String>,
 ) -> Result<Json<Value>, StoreError> {
     let ended = sessions.end_of(Some(&Principal::new(principal))).await?;
+    Ok(Json(json!({ "ended": ended })))
+}
+
+async fn end_all(State(sessions): State<Sessions>) -> Result<Json<Value>, StoreError> {
+    let ended = sessions.end_all().await?;
     Ok(Json(json!({ "ended": ended })))
 }
 

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
+use http::Request;
+use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    rig::{Gateway, PATIENCE, text},
+    rig::{Gateway, PATIENCE, free_port, send, text},
     server::Server,
     support::{
         answers::NOT_FOUND,
@@ -49,43 +52,74 @@ async fn a_session_is_its_caller_s_alone() {
     assert_eq!(gateway.status(as_user(post(id), "Bearer a")).await, 200);
 }
 
+const TOKEN: &str = "Bearer theirs";
+
+fn as_theirs(request: Request<Body>) -> Request<Body> {
+    with_header(request, "authorization", TOKEN)
+}
+
+/// Opens a session at a server that wants the token, and uses it.
+async fn open(gateway: &Gateway) -> String {
+    let created = gateway.send(as_theirs(initialize())).await;
+    assert_eq!(created.status(), 200);
+    let id = created.headers()["mcp-session-id"].to_str().unwrap();
+    assert_eq!(gateway.status(as_theirs(post(id))).await, 200);
+    id.to_owned()
+}
+
+async fn come_to(server: &Server, sessions: usize, why: &str) {
+    let come = async {
+        while server.sessions() != sessions {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, come).await.expect(why);
+}
+
 /// Also of ends that its client had no part in, for which nobody calls with a token.
 #[tokio::test]
 async fn a_server_that_checks_its_callers_has_no_session_that_the_gateway_has_not() {
-    const TOKEN: &str = "Bearer theirs";
     let server = Server::with_token(TOKEN);
     let (address, _) = server.listen(0).await;
     let flags = ["--idle-timeout=2s", "--max-sessions=1"];
     let gateway = Gateway::with(address, &flags).await;
     assert_eq!(gateway.status(initialize()).await, 401);
-    let as_theirs = |request| with_header(request, "authorization", TOKEN);
-    let open = async || {
-        let created = gateway.send(as_theirs(initialize())).await;
-        assert_eq!(created.status(), 200);
-        let id = created.headers()["mcp-session-id"]
-            .to_str()
-            .unwrap()
-            .to_owned();
-        assert_eq!(gateway.status(as_theirs(post(&id))).await, 200);
-        id
-    };
-    let come_to = async |sessions: usize, why: &str| {
-        let come = async {
-            while server.sessions() != sessions {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(PATIENCE, come).await.expect(why);
-    };
-    let id = open().await;
+    let id = open(&gateway).await;
     assert_eq!(gateway.status(as_theirs(delete(&id))).await, 204);
     assert_eq!(server.sessions(), 0);
-    let id = open().await;
+    let id = open(&gateway).await;
     let again = with_header(as_theirs(initialize()), "mcp-session-id", &id);
     assert_eq!(gateway.status(again).await, 200);
-    come_to(1, "the one in surplus is ended").await;
+    come_to(&server, 1, "the one in surplus is ended").await;
     sleep(Duration::from_millis(1_500)).await;
-    open().await;
-    come_to(1, "the first one is evicted").await;
-    come_to(0, "the second one expires").await;
+    open(&gateway).await;
+    come_to(&server, 1, "the first one is evicted").await;
+    come_to(&server, 0, "the second one expires").await;
+}
+
+#[tokio::test]
+async fn what_an_operator_ends_ends_in_a_server_that_checks_its_callers() {
+    let server = Server::with_token(TOKEN);
+    let (address, _) = server.listen(0).await;
+    let admin = free_port().await;
+    let gateway = Gateway::with(address, &[&*format!("--admin-port={admin}")]).await;
+    let at_admin = async |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.body(Body::empty()).unwrap();
+        let answer = send(([127, 0, 0, 1], admin).into(), request).await;
+        assert!(answer.status().is_success(), "{method} {path}");
+        text(answer).await
+    };
+
+    let ids = [open(&gateway).await, open(&gateway).await];
+    let listed: Value = serde_json::from_str(&at_admin("GET", "/sessions").await).unwrap();
+    let reference = listed[0]["reference"].as_str().unwrap();
+    at_admin("DELETE", &format!("/sessions/{reference}")).await;
+    come_to(&server, 1, "the one that was named is ended").await;
+    open(&gateway).await;
+    assert_eq!(at_admin("DELETE", "/sessions").await, r#"{"ended":2}"#);
+    come_to(&server, 0, "and all there are").await;
+    for id in &ids {
+        assert_eq!(gateway.status(as_theirs(post(id))).await, 404);
+    }
 }
