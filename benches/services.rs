@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     future::{Future, Ready, ready},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     task::{Context, Poll, ready as done},
     time::Duration,
 };
@@ -159,8 +159,10 @@ impl SessionStore for Asked {
 /// Whom a session belongs to here.
 #[must_use]
 pub fn owner(principal: Option<Principal>) -> Owner {
+    // One for all, as it is in a layer.
+    static SCOPE: LazyLock<Scope> = LazyLock::new(Scope::default);
     Owner {
-        scope: Scope::default(),
+        scope: SCOPE.clone(),
         principal,
     }
 }

@@ -55,7 +55,8 @@ pub(crate) use self::{
 #[derive(Clone)]
 pub struct Session(Arc<Node>);
 
-/// In the order in which a request looks at it.
+/// In the order in which a request looks at it, and in as few lines of memory.
+#[repr(C)]
 struct Node {
     state: State,
     times: Times,
