@@ -2,13 +2,16 @@
 //! to end them, and those on which it opens others.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
 use parking_lot::Mutex;
 
-use crate::{protocol::SessionId, session::Session};
+use crate::{
+    protocol::SessionId,
+    session::{Owner, Session},
+};
 
 /// Those of this node. A request on one that seems forgotten does not extend it, and where there is no room they are the first
 /// to go. A request on one that is closed is read: another `initialize` would leave one more session inside.
@@ -24,7 +27,7 @@ struct List {
     by_age: BTreeMap<u64, Mark>,
     ages: HashMap<SessionId, u64, foldhash::fast::RandomState>,
     next: u64,
-    closed: HashSet<SessionId, foldhash::fast::RandomState>,
+    closed: HashMap<SessionId, Session, foldhash::fast::RandomState>,
 }
 
 /// A session that is marked.
@@ -38,7 +41,13 @@ pub(super) struct Mark {
 impl Marked {
     #[inline]
     pub(crate) fn contains(&self, id: &SessionId) -> bool {
-        !self.is_empty() && self.has(id)
+        !self.is_empty() && self.has(id, |_| true)
+    }
+
+    /// Whether it is this owner's, too. To a stranger it is as good as unknown, also by how long that takes to be told.
+    #[inline]
+    pub(crate) fn contains_of(&self, id: &SessionId, owner: &Owner) -> bool {
+        !self.is_empty() && self.has(id, |session| session.owner() == owner)
     }
 
     #[inline]
@@ -47,9 +56,11 @@ impl Marked {
     }
 
     #[cold]
-    fn has(&self, id: &SessionId) -> bool {
+    fn has(&self, id: &SessionId, is_meant: impl FnOnce(&Session) -> bool) -> bool {
         let list = self.list.lock();
-        list.ages.contains_key(id) || list.closed.contains(id)
+        let marked = list.ages.get(id).and_then(|age| list.by_age.get(age));
+        let session = marked.map(|mark| &mark.session);
+        session.or_else(|| list.closed.get(id)).is_some_and(is_meant)
     }
 
     /// Whether it seems to be forgotten.
@@ -59,13 +70,13 @@ impl Marked {
 
     /// Whether no further `initialize` goes inward on it.
     pub(crate) fn is_closed(&self, id: &SessionId) -> bool {
-        !self.is_empty() && self.list.lock().closed.contains(id)
+        !self.is_empty() && self.list.lock().closed.contains_key(id)
     }
 
     /// Lets no further `initialize` inward on this session.
     pub(super) fn close(&self, session: &Session) {
         let mut list = self.list.lock();
-        list.closed.insert(session.id().clone());
+        list.closed.insert(session.id().clone(), session.clone());
         self.number.store(list.len(), SeqCst);
         drop(list);
         if session.has_ended() {
@@ -75,7 +86,8 @@ impl Marked {
 
     /// It has ended.
     pub(super) fn forget(&self, session: &Session) {
-        self.list.lock().closed.remove(session.id());
+        let closed = self.list.lock().closed.remove(session.id());
+        drop(closed);
         self.remove(session);
     }
 

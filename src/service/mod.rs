@@ -92,15 +92,16 @@ where
                     return self.verify_and_look_up(about, parts, body);
                 }
                 let id = SessionId::copied(id.as_bytes());
-                if lifecycle.alive.marked.contains(&id) {
-                    return self.wait(parts, body, |call| call.ask_about_marked(id));
-                }
                 if settings.principal.is_some() {
                     let about = (digest(), credentials());
                     return self.look_up(&id, about, parts, body);
                 }
                 // Where all callers are alike the look-up goes first: a dead session needs no route.
                 let caller = &settings.anonymous;
+                if lifecycle.alive.marked.contains_of(&id, caller) {
+                    let caller = caller.clone();
+                    return self.wait(parts, body, |call| call.ask_about_marked(id, caller));
+                }
                 match lifecycle.store.touch_now(&id, caller, settings.idle) {
                     Now::Live(found) => {
                         let about = (digest(), credentials());
@@ -174,9 +175,6 @@ where
         let Some(id) = settings.verify_id(&caller, &mut parts) else {
             return self.refuse_dead(RejectionKind::Forged, parts, body);
         };
-        if lifecycle.alive.marked.contains(&id) {
-            return self.wait(parts, body, |call| call.ask_about_marked(id));
-        }
         self.look_up_for(caller, &id, about, parts, body)
     }
 
@@ -191,6 +189,10 @@ where
     ) -> ResponseFuture<S::Future, S::Error> {
         let lifecycle = &*self.lifecycle;
         let settings = &lifecycle.settings;
+        if lifecycle.alive.marked.contains_of(id, &caller) {
+            let id = id.clone();
+            return self.wait(parts, body, |call| call.ask_about_marked(id, caller));
+        }
         match lifecycle.store.touch_now(id, &caller, settings.idle) {
             Now::Live(found) => {
                 let is_anonymous = caller.principal.is_none();

@@ -181,18 +181,16 @@ impl<S: Inner> Call<S> {
         }
     }
 
-    /// Serves a request on a session of which there is something to look after, for a caller that is to be found first.
+    /// Serves a request on a session of which there is something to look after.
     pub(super) async fn ask_about_marked(
         self,
         id: SessionId,
+        caller: Owner,
     ) -> Result<Response<Body>, S::Failure> {
         let lifecycle = &self.lifecycle;
-        let found = match lifecycle.settings.caller(&self.parts) {
-            Ok(caller) if lifecycle.alive.marked.seems_forgotten(&id) => {
-                look_up_marked(lifecycle, &id, &caller).await
-            }
-            Ok(caller) => look_up(lifecycle, &id, &caller).await,
-            Err(kind) => Err(kind),
+        let found = match lifecycle.alive.marked.seems_forgotten(&id) {
+            true => look_up_marked(lifecycle, &id, &caller).await,
+            false => look_up(lifecycle, &id, &caller).await,
         };
         match found {
             Ok(in_flight) => self.forward(in_flight).await,

@@ -22,4 +22,5 @@ mod owners;
 mod resends;
 mod settings;
 mod signed_ids;
+mod strangers;
 mod table;

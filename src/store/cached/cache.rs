@@ -23,7 +23,7 @@ impl Cache {
     /// Remembers a session that this call made or changed. What other calls in flight hear of it is older.
     pub(super) fn learn(&self, call: &InFlight<'_>, known: Known) {
         let _replaced = call.supersede(|may_write| {
-            self.entries.forget_absences(known.found.session.id());
+            self.entries.forget_absences(&known.found.session);
             may_write.then(|| self.entries.put(known))
         });
     }

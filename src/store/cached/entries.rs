@@ -166,7 +166,7 @@ impl Entries {
     pub(super) fn put(&self, mut known: Known) -> Vec<Known> {
         let hash = self.hasher.hash_one(known.found.session.id());
         let mut tables = self.shard(hash).write();
-        tables.remove_absences(hash);
+        tables.remove_absences(hash, known.found.session.owner());
         let is_same = |entry: &Entry| entry.known.reference() == known.reference();
         if let Some(entry) = tables.known.find_mut(hash, is_same) {
             // The same handle as before, which whoever serves the session knows already.
@@ -231,10 +231,11 @@ impl Entries {
         removed
     }
 
-    /// Forgets that this session was absent, whichever owner asked.
-    pub(super) fn forget_absences(&self, id: &SessionId) {
-        let hash = self.hasher.hash_one(id);
-        self.shard(hash).write().remove_absences(hash);
+    /// Forgets that this session was absent to its owner, or to all.
+    pub(super) fn forget_absences(&self, session: &Session) {
+        let hash = self.hasher.hash_one(session.id());
+        let mut tables = self.shard(hash).write();
+        tables.remove_absences(hash, session.owner());
     }
 
     /// Forgets a session.
@@ -320,8 +321,12 @@ impl Entries {
 }
 
 impl Tables {
-    fn remove_absences(&mut self, hash: u64) {
-        while let Ok(absence) = self.absent.find_entry(hash, |absence| absence.hash == hash) {
+    /// Those of others stay: what its owner does with a session must not change how others are answered.
+    fn remove_absences(&mut self, hash: u64, owner: &Owner) {
+        let is_over = |absence: &Absence| {
+            absence.hash == hash && absence.owner.as_ref().is_none_or(|to| to == owner)
+        };
+        while let Ok(absence) = self.absent.find_entry(hash, is_over) {
             absence.remove();
         }
     }
