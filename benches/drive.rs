@@ -17,6 +17,7 @@ use crate::{
     peers::{self, ByHand},
     request::{INITIALIZED, Template},
     services::{Asked, HOUR, Inner, Noop, Served, live_session, rmcp},
+    strangers,
 };
 
 /// Sends so many requests.
@@ -37,9 +38,12 @@ pub fn counted(requests: impl FnOnce()) {
     std::hint::black_box(());
 }
 
-type Sending = Pin<Box<dyn Future<Output = ()>>>;
+pub(crate) type Sending = Pin<Box<dyn Future<Output = ()>>>;
 
 async fn prepare(service: &str, request: &str, requests: usize) -> Sending {
+    if let "unknown" | "foreign" = request {
+        return strangers::prepare(service, request, requests).await;
+    }
     let (request, sessions) = match request.split_once('@') {
         Some((request, sessions)) => (request, sessions.parse().expect("a number of sessions")),
         None => (request, 1),
@@ -139,7 +143,7 @@ where
 }
 
 /// Visits every session once, so that what a first visit makes is there.
-async fn ready<S, B>(mut service: S, mut template: Template, requests: usize) -> Sending
+pub(crate) async fn ready<S, B>(mut service: S, mut template: Template, requests: usize) -> Sending
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + 'static,
     B: http_body::Body<Data = Bytes, Error: Debug> + 'static,

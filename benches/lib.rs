@@ -7,6 +7,7 @@ pub mod peers;
 pub mod request;
 pub mod services;
 pub mod sockets;
+pub mod strangers;
 pub mod streams;
 
 use std::time::Duration;

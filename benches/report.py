@@ -418,6 +418,9 @@ MAIN_PATHS = [
     ("memory", "modern", "noop+timer"), ("memory", "unguarded", "noop"), ("layer+rmcp", "ping", "handin+timer+rmcp"),
 ]
 FEW, MANY = ("memory", "live@100"), ("memory", "live@100000")
+# Where a session that is somebody else's may cost so much more or less than one that does not exist, and no more.
+STRANGERS = ["memory", "claims", "signed", "async", "cached", "uncached"]
+APART = 1.10
 
 
 def limits(records):
@@ -455,11 +458,29 @@ def limits(records):
     if many > few * GROWTH:
         failed.append(f"a request among 100,000 sessions costs {many / few:.3f} times as much as among 100, "
                       f"but {GROWTH} is the most")
+    failed += strangers()
     if records:
         LIMITS.write_text("\n".join(lines) + "\n")
     for failure in failed:
         print(f"passed a limit: {failure}", file=sys.stderr)
     sys.exit(bool(failed))
+
+
+def strangers():
+    """Measures what a foreign session costs beside one that does not exist, and says where that tells them apart."""
+    ways = [(service, request) for service in [*STRANGERS, "noop"] for request in ("unknown", "foreign")]
+    costs = cost(ways)
+    failed, cells = [], []
+    for service in STRANGERS:
+        both = ("unknown", "foreign")
+        unknown, foreign = (costs[service, which][0] - costs["noop", which][0] for which in both)
+        ratio = foreign / unknown
+        cells.append([service, number(unknown), number(foreign), f"{ratio:.3f}"])
+        if not 1 / APART <= ratio <= APART:
+            failed.append(f"{service}: a foreign session costs {ratio:.3f} times as much as an unknown one, "
+                          f"but {APART} is the most")
+    print("\n" + table(["service", "unknown, net Ir:", "foreign, net Ir:", "ratio:"], cells))
+    return failed
 
 
 if __name__ == "__main__":

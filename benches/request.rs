@@ -26,13 +26,14 @@ impl Template {
             "live" | "principal" | "json" | "ping" => ("/mcp", LEGACY, 0, StatusCode::OK),
             "dead" => ("/mcp", LEGACY, 200, StatusCode::NOT_FOUND),
             "dead64k" => ("/mcp", LEGACY, 64 << 10, StatusCode::NOT_FOUND),
+            "unknown" | "foreign" => ("/mcp", LEGACY, 0, StatusCode::NOT_FOUND),
             "modern" => ("/mcp", MODERN, 0, StatusCode::OK),
             "unguarded" => ("/health", "", 0, StatusCode::OK),
             "initialize" => ("/mcp", "", 0, StatusCode::OK),
             _ => panic!("no such request: {kind}"),
         };
         let authorization = format!("Bearer {}", "x".repeat(1024 - "Bearer ".len()));
-        let is_authorized = kind == "principal";
+        let is_authorized = matches!(kind, "principal" | "unknown" | "foreign");
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("host", "localhost:3000"),
