@@ -1,16 +1,13 @@
 //! A handle to the sessions of a layer, for the rest of the application.
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     lifecycle::{Lifecycle, SessionEvents, forgotten, shutdown, terminate},
     protocol::{SessionId, SessionRef},
     session::{Change, Owner, Principal, Session, Values},
     store::{Directory, SessionFilter, SessionInfo, StoreError, StoreErrorKind},
+    sync::atomic::Ordering::Relaxed,
 };
 
 /// The sessions of one layer: to count, list and end them from elsewhere, and to shut down. Clones are the same handle, and

@@ -128,6 +128,7 @@ mod rmcp;
 mod service;
 mod session;
 pub mod store;
+mod sync;
 #[cfg(feature = "test-kit")]
 pub mod testing;
 

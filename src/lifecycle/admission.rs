@@ -2,15 +2,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use http::HeaderValue;
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Lifecycle;
@@ -20,6 +16,10 @@ use crate::{
         times::{self, Tick, ticks},
     },
     store::{AtLimit, Limit, SessionFilter, Terms},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! Letting a session be created: within the rates and the limits, before the inner service is asked.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::time::Duration;
 
 use http::request::Parts;
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use crate::{
     protocol::{Rejection, RejectionKind, SessionId, SessionRef},
     session::{Issuer, Owner, Session, SessionRecord},
     store::{AtLimit, Created, EndReason, Limit, StoreError, StoreErrorKind, Terms},
+    sync::atomic::Ordering::Relaxed,
 };
 
 impl Lifecycle {

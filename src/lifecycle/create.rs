@@ -1,10 +1,7 @@
 //! Creating a session: what is known before is refused before the inner service is called; what it answers is recorded
 //! before the client sees it.
 
-use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -27,6 +24,7 @@ use crate::{
     },
     session::{self, Issuer, Owner, Route, Session, SessionRecord, StreamKind, Values},
     store::{Created, EndReason, Found, Limit},
+    sync::atomic::Ordering::Relaxed,
 };
 
 /// What an `initialize` request said of its client.

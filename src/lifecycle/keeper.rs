@@ -4,14 +4,10 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
     future::poll_fn,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Weak},
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
     sync::mpsc,
@@ -31,6 +27,10 @@ use crate::{
         times::{self, Tick, ticks},
     },
     store::{EndReason, Feed, FeedEvent, StoreError},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 /// Starts the keeper once.

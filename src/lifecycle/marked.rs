@@ -1,16 +1,15 @@
 //! Sessions whose requests are looked at twice: those that the inner service seems to have forgotten, where that is no reason
 //! to end them, and those on which it opens others.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::atomic::{AtomicUsize, Ordering::SeqCst},
-};
-
-use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     protocol::SessionId,
     session::{Owner, Session},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
 };
 
 /// Those of this node. A request on one that seems forgotten does not extend it, and where there is no room they are the first
@@ -60,7 +59,9 @@ impl Marked {
         let list = self.list.lock();
         let marked = list.ages.get(id).and_then(|age| list.by_age.get(age));
         let session = marked.map(|mark| &mark.session);
-        session.or_else(|| list.closed.get(id)).is_some_and(is_meant)
+        session
+            .or_else(|| list.closed.get(id))
+            .is_some_and(is_meant)
     }
 
     /// Whether it seems to be forgotten.

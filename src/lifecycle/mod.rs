@@ -3,7 +3,7 @@
 //! `create`, `terminate` and `keeper` are the ways into and out of a session's life; the rest is what they need. Imports
 //! `registry`, `store`, `session` and `protocol`; does not know tower.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::Arc;
 
 use axum::body::Body;
 use http::{Response, request::Parts};
@@ -36,6 +36,7 @@ use crate::{
     registry::Registry,
     session::{Issuer, Session},
     store::BoxSessionStore,
+    sync::atomic::AtomicBool,
 };
 
 mod admission;
@@ -57,6 +58,8 @@ mod marked;
 mod notices;
 mod notify;
 mod over;
+#[cfg(all(test, shuttle))]
+mod permutations;
 mod question;
 mod rates;
 mod settings;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::sync::Mutex;
 
 /// A limit that can be met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,11 +9,13 @@ use governor::{
     state::{InMemoryState, NotKeyed, keyed::HashMapStateStore},
 };
 use http::request::Parts;
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::notices::Cap;
-use crate::session::{Owner, Principal};
+use crate::{
+    session::{Owner, Principal},
+    sync::Mutex,
+};
 
 /// So many a second in the long run, and so many at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,11 @@
 //! Leaving: no new sessions, then no new streams, then nothing that is still waited for.
 
-use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Alive;
-use crate::session::StreamKind;
+use crate::{session::StreamKind, sync::atomic::Ordering::Relaxed};
 
 impl Alive {
     /// Creates no session from now on.

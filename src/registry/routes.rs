@@ -8,9 +8,11 @@ use std::{
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use http::{HeaderMap, HeaderValue, Uri, request::Parts};
-use parking_lot::Mutex;
 
-use crate::session::{Route, Upstream};
+use crate::{
+    session::{Route, Upstream},
+    sync::Mutex,
+};
 
 /// The routes that were in use lately. Sessions hold theirs; this only makes them hold the same one.
 #[derive(Default)]

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use http::StatusCode;
-use parking_lot::RwLock;
 use rmcp::transport::streamable_http_server::SessionId as RmcpId;
 use tokio::sync::watch;
 
 use super::events::{EventKey, Tagger};
-use crate::protocol::{RejectionKind, SessionId};
+use crate::{
+    protocol::{RejectionKind, SessionId},
+    sync::RwLock,
+};
 
 pub(super) struct Places {
     places: RwLock<HashMap<RmcpId, Place, foldhash::fast::RandomState>>,

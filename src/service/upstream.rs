@@ -5,10 +5,9 @@ use std::{any::TypeId, sync::Arc};
 use axum::body::{Body, Bytes};
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use parking_lot::Mutex;
 use tower::{BoxError, Service, ServiceExt as _};
 
-use crate::session::Upstream;
+use crate::{session::Upstream, sync::Mutex};
 
 /// A clone of an inner service, for what the layer sends by itself. `is_part` says that it may not be the whole endpoint.
 pub(super) fn upstream<S, B>(inner: S, is_part: bool) -> Arc<Upstream>

@@ -1,16 +1,8 @@
 //! Requests being answered and streams that are open: what keeps sessions in use, and what a shutdown waits for.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
-    },
-    task::Waker,
-    time::Duration,
-};
+use std::{sync::Arc, task::Waker, time::Duration};
 
 use http::Method;
-use parking_lot::Mutex;
 use slab::Slab;
 use tokio::sync::mpsc;
 
@@ -18,7 +10,13 @@ use super::{
     Session,
     times::{self, Tick, ticks},
 };
-use crate::protocol::RejectionKind;
+use crate::{
+    protocol::RejectionKind,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+};
 
 /// A use of a session: until this is dropped the session is not idle.
 pub(crate) struct InFlight {

@@ -5,22 +5,25 @@
 
 use std::{
     fmt,
+    sync::{Arc, OnceLock, Weak},
+};
+
+use self::{locals::Locals, record::Details};
+use crate::{
+    protocol::{SessionId, SessionRef},
     sync::{
-        Arc, OnceLock, Weak,
+        Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
-
-use parking_lot::Mutex;
-
-use self::{locals::Locals, record::Details};
-use crate::protocol::{SessionId, SessionRef};
 
 mod context;
 mod doubts;
 mod in_flight;
 mod locals;
 mod owner;
+#[cfg(all(test, shuttle))]
+mod permutations;
 mod record;
 mod route;
 mod state;

@@ -8,10 +8,12 @@ use http::{
     header::HOST,
     uri::{Authority, PathAndQuery, Scheme},
 };
-use parking_lot::Mutex;
 
 use super::{InnerContext, Upstream, context::copy};
-use crate::protocol::{Era, PROTOCOL_VERSION, SESSION_ID, SessionId};
+use crate::{
+    protocol::{Era, PROTOCOL_VERSION, SESSION_ID, SessionId},
+    sync::Mutex,
+};
 
 /// All that a request of the layer's own needs to be understood: rmcp answers a DELETE without a `Host`, or with a
 /// revision that has no sessions, by refusing it.

@@ -1,6 +1,9 @@
 //! Whether a session is in use, has ended, and which registry serves it: one word, so that one step asks for all of it.
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use crate::sync::{
+    StaticAtomicU64,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
 
 /// The low bits count the uses.
 #[derive(Debug, Default)]
@@ -17,7 +20,7 @@ pub(crate) struct RegistryId(u64);
 impl RegistryId {
     /// A number that no other registry of this process has; none, if they are used up.
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
+        static NEXT: StaticAtomicU64 = StaticAtomicU64::new(1);
         let number = NEXT.fetch_add(1, SeqCst);
         Self(if number < 1 << ID_BITS { number } else { 0 })
     }

@@ -2,22 +2,25 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{
-            AtomicBool, AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
-        },
-    },
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use axum::body::{Body, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use parking_lot::Mutex;
 
 use super::{InFlight, Session, StreamKind};
-use crate::{metrics::WatchedStream, protocol::RejectionKind};
+use crate::{
+    metrics::WatchedStream,
+    protocol::RejectionKind,
+    sync::{
+        Mutex,
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
+};
 
 /// Makes a body end with the session that it is an answer on.
 ///

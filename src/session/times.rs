@@ -1,14 +1,10 @@
 //! When a session's time is up, by this process's clock.
 
-use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::OnceLock, time::Duration};
 
 use tokio::time::Instant;
+
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// An instant as nanoseconds, so that it fits into an atomic.
 pub(crate) type Tick = u64;

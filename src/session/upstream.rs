@@ -1,17 +1,12 @@
 //! An inner service without its type, for what the layer sends by itself.
 
-use std::{
-    any::TypeId,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::{any::TypeId, pin::Pin, sync::Arc};
 
 use axum::{BoxError, body::Body};
 use http::{Request, Response};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 /// The answer of an [`Upstream`], to come.
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;

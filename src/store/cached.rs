@@ -2,16 +2,8 @@
 //!
 //! Long because the trait has many verbs, and each is a few lines here.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
     time::{Instant, timeout},
@@ -31,6 +23,10 @@ use crate::{
     metrics,
     protocol::SessionId,
     session::{Change, Owner, Session},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 mod cache;
@@ -38,6 +34,8 @@ mod calls;
 mod directory;
 mod entries;
 mod listen;
+#[cfg(all(test, shuttle))]
+mod permutations;
 mod terms;
 #[cfg(test)]
 mod tests;

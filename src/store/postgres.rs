@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use sqlx::{Connection as _, FromRow as _, PgPool, Postgres, Row as _, SqlStr, postgres::PgRow};
 
 use self::{
@@ -23,6 +22,7 @@ use super::{
 use crate::{
     protocol::SessionId,
     session::{Change, Owner, Session},
+    sync::Mutex,
 };
 
 mod connection;

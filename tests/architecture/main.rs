@@ -14,18 +14,31 @@ use self::{rules::Room, tree::Tree};
 /// The rooms of `src/`, ground first. Each may use those that it names, all of which stand above it.
 const ROOMS: &[Room] = &[
     Room("metrics", &[]),
+    Room("sync", &[]),
     Room("protocol", &[]),
-    Room("session", &["protocol", "metrics"]),
-    Room("store", &["session", "protocol", "metrics"]),
-    Room("registry", &["store", "session", "protocol", "metrics"]),
+    Room("session", &["protocol", "metrics", "sync"]),
+    Room("store", &["session", "protocol", "metrics", "sync"]),
+    Room(
+        "registry",
+        &["store", "session", "protocol", "metrics", "sync"],
+    ),
     Room(
         "lifecycle",
-        &["registry", "store", "session", "protocol", "metrics"],
+        &[
+            "registry", "store", "session", "protocol", "metrics", "sync",
+        ],
     ),
     // The handle is what the layer gives out, so it stands below.
     Room(
         "handle",
-        &["lifecycle", "registry", "store", "session", "protocol"],
+        &[
+            "lifecycle",
+            "registry",
+            "store",
+            "session",
+            "protocol",
+            "sync",
+        ],
     ),
     Room(
         "service",
@@ -36,6 +49,7 @@ const ROOMS: &[Room] = &[
             "store",
             "session",
             "protocol",
+            "sync",
         ],
     ),
     // Beside it, one feature each.
@@ -43,7 +57,10 @@ const ROOMS: &[Room] = &[
     Room("extract", &["session"]),
     Room("cors", &["protocol"]),
     Room("header", &["protocol"]),
-    Room("rmcp", &["lifecycle", "store", "session", "protocol"]),
+    Room(
+        "rmcp",
+        &["lifecycle", "store", "session", "protocol", "sync"],
+    ),
     Room("testing", &["store", "session", "protocol"]),
 ];
 
@@ -67,6 +84,12 @@ fn rooms_import_downwards() {
 #[test]
 fn no_files_go_in_a_circle() {
     assert_none("circles", &rules::circles(&Tree::read("src")));
+}
+
+#[test]
+fn locks_and_atomics_come_from_one_place() {
+    let src = Tree::read("src");
+    assert_none("locks", &rules::locks_from_elsewhere(&src));
 }
 
 #[test]

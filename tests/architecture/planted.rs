@@ -1,7 +1,10 @@
 //! The rules, tried on small houses with one thing wrong.
 
 use crate::{
-    rules::{Room, circles, long_files, rooms_without_a_head, rows_out_of_order, upward_imports},
+    rules::{
+        Room, circles, locks_from_elsewhere, long_files, rooms_without_a_head, rows_out_of_order,
+        upward_imports,
+    },
     tree::Tree,
 };
 
@@ -354,4 +357,23 @@ fn a_long_file_gives_a_reason() {
         let found = long_files(&Tree::of(&[("a.rs", text)]), 2);
         assert_eq!(found.len(), usize::from(wrong), "{text:?}: {found:?}");
     }
+}
+
+#[test]
+fn a_lock_from_elsewhere_is_found() {
+    let found = |file, text| locks_from_elsewhere(&house(file, text)).len();
+    for text in [
+        "use parking_lot::Mutex;",
+        "fn f() -> parking_lot::MutexGuard<'static, ()> { g() }",
+        "use std::sync::atomic::AtomicBool;",
+        "use crate::a;\nuse std::{fmt, sync::{Arc, atomic::AtomicBool}};",
+    ] {
+        assert_eq!(found("middle/part.rs", text), 1, "{text}");
+        assert_eq!(found("middle/tests/part.rs", text), 0, "{text}");
+        assert_eq!(found("sync.rs", text), 0, "{text}");
+    }
+    let sound = "use std::sync::Arc;\nuse crate::sync::{Mutex, atomic::AtomicBool};";
+    assert_eq!(found("middle/part.rs", sound), 0);
+    let tests = format!("{sound}\n#[cfg(test)]\nmod tests {{ use parking_lot::Mutex; }}");
+    assert_eq!(found("middle/part.rs", &tests), 0);
 }

@@ -150,6 +150,32 @@ fn place(import: &Import) -> String {
     format!("{file}:{line}: crate::{}", to.join("::"))
 }
 
+/// Files that have a lock or an atomic from elsewhere than `sync`: the checker that stands in for it would not see them.
+/// Tests and what is for users' tests may.
+pub(crate) fn locks_from_elsewhere(src: &Tree) -> Vec<String> {
+    let is_meant = |file: &str| {
+        let apart = ["sync.rs", "testing/", "store/conformance"];
+        !apart.iter().any(|start| file.starts_with(start)) && !file.contains("/tests")
+    };
+    let mut found = Vec::new();
+    for (file, text) in src.0.iter().filter(|(file, _)| is_meant(file)) {
+        let (code, _) = text
+            .split_once("#[cfg(test)]\nmod tests {")
+            .unwrap_or((text, ""));
+        let lines = code.lines();
+        let lines = lines.filter(|line| !line.trim_start().starts_with("//"));
+        let code = lines.collect::<Vec<_>>().join("\n");
+        let foreign = code.split(';').filter(|statement| {
+            let std = statement.split_once("use std::").map_or("", |(_, std)| std);
+            statement.contains("parking_lot::") || std.contains("atomic")
+        });
+        found.extend(
+            foreign.map(|_| format!("{file}: a lock or an atomic that is not from `sync`")),
+        );
+    }
+    found
+}
+
 /// Rooms whose file does not open with a short comment of its own.
 pub(crate) fn rooms_without_a_head(src: &Tree, most: usize) -> Vec<String> {
     let rooms = src.0.iter().filter(|(file, _)| {

@@ -3,19 +3,21 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU8, Ordering::Relaxed},
-    },
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
 };
 
 use futures_core::Stream;
-use parking_lot::Mutex;
 use tokio::{runtime::Handle, task::AbortHandle};
 
 use super::cache::Cache;
-use crate::store::{Feed, FeedEvent};
+use crate::{
+    store::{Feed, FeedEvent},
+    sync::{
+        Mutex,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+};
 
 /// One task that listens, from the first call inside a runtime until the store is dropped.
 #[derive(Default)]

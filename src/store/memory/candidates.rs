@@ -2,7 +2,6 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use parking_lot::Mutex;
 use tokio::sync::Mutex as Turn;
 
 use crate::{
@@ -11,6 +10,7 @@ use crate::{
         times::{Tick, ticks},
     },
     store::AtLimit,
+    sync::Mutex,
 };
 
 /// For how long sessions must have been left alone to be evicted.

@@ -1,6 +1,6 @@
 //! Creating a session within its limits.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
 
 use super::{
     Inner, SHARDS,
@@ -17,6 +17,7 @@ use crate::{
         times::{Tick, ticks},
     },
     store::{Created, Limit, Terms},
+    sync::atomic::Ordering::Relaxed,
 };
 
 /// What a creation is to come to.

@@ -1,15 +1,14 @@
 //! Tombstones of owners and scopes whose sessions were all revoked, against creations in flight at that instant.
 
-use std::{
-    collections::VecDeque,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-};
-
-use parking_lot::Mutex;
+use std::collections::VecDeque;
 
 use crate::{
     session::{Owner, times::Tick},
     store::SessionFilter,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 /// The last revocations.

@@ -1,20 +1,18 @@
 //! How many sessions each scope has.
 
-use std::{
-    hash::BuildHasher as _,
-    num::NonZeroU64,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::{hash::BuildHasher as _, num::NonZeroU64, sync::Arc};
 
 use foldhash::quality::RandomState;
 use hashbrown::{HashTable, hash_table::Entry};
-use parking_lot::RwLock;
 
 use super::candidates::Candidates;
-use crate::session::Scope;
+use crate::{
+    session::Scope,
+    sync::{
+        RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 /// The counts of all scopes. There are few: a scope is a guarded service.
 #[derive(Default)]

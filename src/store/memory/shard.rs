@@ -1,10 +1,9 @@
 //! A shard: a part of the sessions, by hash, under one lock.
 
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-
 use crate::{
     protocol::SessionId,
     session::{Session, Table, times::Tick},
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 /// Aligned so that two shards never share a cache line, nor the pair of lines that a processor fetches.

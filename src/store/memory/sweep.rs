@@ -1,12 +1,13 @@
 //! Freeing the memory of sessions that have expired.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::{
     Inner,
     shard::{Shard, has_expired},
 };
-use crate::session::{Session, times::Tick};
+use crate::{
+    session::{Session, times::Tick},
+    sync::atomic::Ordering::Relaxed,
+};
 
 impl Inner {
     /// Removes everything that has expired. Looks only into shards in which something may have, and lets other tasks

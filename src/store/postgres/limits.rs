@@ -6,9 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-
-use crate::session::Scope;
+use crate::{session::Scope, sync::Mutex};
 
 /// What was counted last in each scope.
 #[derive(Debug, Default)]

@@ -2,10 +2,7 @@
 
 use std::{
     num::NonZeroU64,
-    sync::{
-        LazyLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
@@ -22,6 +19,7 @@ use crate::{
     protocol::SessionRef,
     session::{Owner, Session},
     store::{AtLimit, Created, EndReason, Limit, Terms},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 /// Whether the server is of a cluster, where no script may touch two shards. Learnt from its first refusal.

@@ -13,7 +13,6 @@ use ::redis::{
     aio::{PubSubSink, PubSubStream},
 };
 use futures_core::Stream;
-use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
     sync::broadcast::{Receiver, Sender, error::RecvError},
@@ -22,7 +21,10 @@ use tokio::{
 };
 
 use super::fields::reference;
-use crate::store::{BoxFuture, EndReason, Feed, FeedEvent};
+use crate::{
+    store::{BoxFuture, EndReason, Feed, FeedEvent},
+    sync::Mutex,
+};
 
 /// The listener of a store, while anybody subscribes.
 #[derive(Default)]

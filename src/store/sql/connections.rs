@@ -7,9 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
 use sqlx::{Database, Error, Pool, pool::PoolConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::sync::Mutex;
 
 /// A pool, and the calls that wait for one of its connections.
 ///
