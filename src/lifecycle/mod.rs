@@ -136,7 +136,7 @@ impl Lifecycle {
         body: Body,
     ) -> Response<Body> {
         if tracing::enabled!(Level::DEBUG) {
-            trace::refusal(rejection.kind(), head);
+            trace::refusal(rejection.kind(), head, &self.settings);
         }
         self.discard(head, body);
         self.render(rejection, Spare::of(head))

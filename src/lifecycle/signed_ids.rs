@@ -4,7 +4,7 @@ use std::{fmt, time::SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac as _};
-use http::HeaderValue;
+use http::{HeaderValue, request::Parts};
 use sha2::Sha256;
 
 use crate::{protocol::SessionId, session::Owner};
@@ -152,6 +152,16 @@ impl Key {
 /// The id as a request came with it.
 #[derive(Clone)]
 pub(super) struct WireId(pub(super) HeaderValue);
+
+/// Whether a request's id is one that was verified: it has no tag any more.
+pub(super) fn is_verified(parts: &Parts) -> bool {
+    parts.extensions.get::<WireId>().is_some()
+}
+
+/// What a client sent without what looks like a tag, if it ends with that. Nothing is proven by it.
+pub(super) fn without_tag(wire: &[u8]) -> &[u8] {
+    split(wire).map_or(wire, |(id, _)| id)
+}
 
 /// An id and the tag at its end. An id may have dots of its own; a tag has one length and one spelling.
 fn split(wire: &[u8]) -> Option<(&[u8], [u8; 32])> {

@@ -16,6 +16,7 @@ use crate::{
     support::{
         answers::{NOT_FOUND, RESULT, lines, send},
         layer::{SessionLayer, user_header},
+        log::Log,
         requests::{as_user, initialize, on, post},
         sessions::{owner, reference},
         store::TestStore,
@@ -303,6 +304,31 @@ async fn a_caller_that_cannot_be_told_is_still_500() {
     let service = signed(&store, SigningKeys::new(OLD)).layer(Inner::silent());
     let answer = send(&service, as_user(post("forged"), "!")).await;
     assert_eq!(answer.kind(), Some(RejectionKind::PrincipalFailed));
+}
+
+/// The log names the session that a request was about by its own reference, whether the request could prove anything or not.
+#[tokio::test(start_paused = true)]
+async fn the_log_names_a_session_without_the_tag_of_its_id() {
+    let store = remote_store();
+    let service = signed(&store, SigningKeys::new(OLD)).layer(Inner::silent());
+    let wire = create(&service).await;
+    let ended = create(&service).await;
+    assert_eq!(send(&service, on(&ended, "DELETE")).await.status, 204);
+    let log = Log::default();
+    let _guard = log.listen();
+    let (id, unsigned) = (inner_id(&wire), "unsigned");
+    for (request, reason, named) in [
+        (post(&ended), "unknown", inner_id(&ended)),
+        (as_user(post(&wire), "bob"), "forged", id),
+        (as_user(post(&wire), "!"), "principal_failed", id),
+        (post(unsigned), "forged", unsigned),
+    ] {
+        send(&service, request).await;
+        let line = log.take();
+        let said = format!("reason=\"{reason}\" session={} ", reference(named));
+        assert!(line.contains(&said), "{said}: {line}");
+        assert!(!line.contains(named), "{line}");
+    }
 }
 
 /// A session that the inner service has forgotten is looked up in another way.
