@@ -120,7 +120,7 @@ fn a_creation_that_is_ended_meanwhile_is_refused_or_ended() {
             let (registry, announced) = (Arc::clone(&registry), Arc::clone(&announced));
             let found = found.clone();
             thread::spawn(move || {
-                let announce = || announced.lock().unwrap().push("created");
+                let announce = |_: Option<&Session>| announced.lock().unwrap().push("created");
                 registry.insert(&found, announce)
             })
         };
@@ -137,6 +137,24 @@ fn a_creation_that_is_ended_meanwhile_is_refused_or_ended() {
             None => assert_eq!(*announced, ["ended"]),
         }
         assert!(registry.sessions().is_empty());
+    });
+}
+
+#[test]
+fn a_session_whose_id_is_issued_again_lets_nobody_in() {
+    permute(|| {
+        let (registry, _) = registry();
+        let before = found();
+        drop(registry.enter(before.clone(), true));
+        let entering = entering(&registry, before.clone());
+        let created = registry.insert(&anew(&before), |_| {}).unwrap();
+        let created = created.session();
+        if let Some(in_flight) = entering.join().unwrap() {
+            assert!(in_flight.session().has_ended() || in_flight.session().is(created));
+        }
+        assert!(before.session.has_ended() && !created.has_ended());
+        let served = registry.get(created.reference()).unwrap();
+        assert!(served.is(created));
     });
 }
 
