@@ -1,26 +1,35 @@
 //! Sessions in an SQLite file, for one process whose sessions survive a restart.
+//!
+//! Long because the trait has many verbs, and each is a few lines here.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use sqlx::{
-    Error, Row as _, SqlStr, Sqlite, SqliteConnection, SqlitePool,
+    Error, SqlStr, Sqlite, SqliteConnection, SqlitePool,
     sqlite::{
         SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
     },
 };
-use tokio::sync::broadcast;
 
-use self::{errors::failed, statements::NOW};
+use self::{
+    errors::failed,
+    listen::Listener,
+    statements::{NOW, end},
+};
 use super::{
-    Created, Directory, EndReason, Expiry, Feed, FeedEvent, Found, SessionStore, StoreError,
-    StoreErrorKind, Terms,
-    feed::heard,
-    replace,
+    Created, Directory, EndReason, Expiry, Feed, Found, SessionStore, StoreError, StoreErrorKind,
+    Terms, replace,
     sql::{self, Connections, Stored, Table},
 };
 use crate::{
     protocol::{SessionId, SessionRef},
     session::{Change, Owner, Scope, Session},
+    sync::Mutex,
 };
 
 mod change;
@@ -28,6 +37,7 @@ mod create;
 mod directory;
 mod errors;
 mod expire;
+mod listen;
 mod statements;
 mod sweep;
 
@@ -74,7 +84,12 @@ mod sweep;
 ///
 /// # Feed
 ///
-/// Within the process, between clones: one [`new`](Self::new) for each file, please, and clone that.
+/// Every end is written down in the file together with what it does, and read from there: at once by the store that made it and
+/// its clones, and by other stores on the file, also of other processes, within a quarter of a second. For that [`migrate`](Self::migrate)
+/// has to have been called.
+///
+/// So a second process may end sessions of a running one, or take over from it. To serve sessions from several
+/// for long take a store that is made for it.
 #[derive(Clone)]
 pub struct SqliteStore(Arc<Inner>);
 
@@ -89,7 +104,7 @@ struct Inner {
     fresh: SqlStr,
     touch: SqlStr,
     claim: SqlStr,
-    ends: broadcast::Sender<FeedEvent>,
+    listener: Mutex<Weak<Listener>>,
 }
 
 impl SqliteStore {
@@ -142,7 +157,7 @@ impl SqliteStore {
             fresh: table.sql(&statements::fresh()),
             touch: table.sql(&statements::touch()),
             claim: table.sql(&statements::claim()),
-            ends: broadcast::channel(CAPACITY).0,
+            listener: Mutex::default(),
             readers: Connections::new(readers),
             writer: Connections::new(writer),
             durable,
@@ -197,35 +212,31 @@ impl SqliteStore {
         left: Option<Duration>,
         reason: EndReason,
     ) -> Result<bool, StoreError> {
-        let end = sqlx::query(self.0.table.sql(&format!(
-            "delete from \"mcp_sessions\"
-            where reference = ?1 and scope = coalesce(?2, scope) and expires > {NOW}
-                and (?3 is null or expires <= {NOW} + ?3)
-            returning reference"
-        )))
-        .bind(&reference.as_bytes()[..])
-        .bind(scope.map(sql::scope))
-        .bind(left.map(millis));
+        let one = format!(
+            "reference = ?1 and scope = coalesce(?2, scope) and expires > {NOW}
+                and (?3 is null or expires <= {NOW} + ?3)"
+        );
+        let end = sqlx::query(self.0.table.sql(&end(&one, "?4")))
+            .bind(&reference.as_bytes()[..])
+            .bind(scope.map(sql::scope))
+            .bind(left.map(millis))
+            .bind(reason.as_str());
         let inner = Arc::clone(&self.0);
         finished(doing, async move {
             let gone = end.fetch_all(&inner.durable).await?;
-            inner.announce(&gone, reason)
+            inner.announce();
+            Ok(!gone.is_empty())
         })
         .await
-        .map(|ended| !ended.is_empty())
     }
 }
 
 impl Inner {
-    /// Says that these sessions were ended, and which they were.
-    fn announce(&self, gone: &[SqliteRow], reason: EndReason) -> Result<Vec<SessionRef>, Error> {
-        let reference = |row: &SqliteRow| sql::reference(row.try_get("reference")?);
-        let ended: Vec<_> = gone.iter().map(reference).collect::<Result<_, _>>()?;
-        for &reference in &ended {
-            // An error means that nobody listens.
-            _ = self.ends.send(FeedEvent::Ended { reference, reason });
+    /// Something was written that is to be heard.
+    fn announce(&self) {
+        if let Some(listener) = self.listener.lock().upgrade() {
+            listener.look();
         }
-        Ok(ended)
     }
 }
 
@@ -313,7 +324,9 @@ impl SessionStore for SqliteStore {
         let claimed = async {
             let mut connection = self.0.durable.acquire().await?;
             let claim = &self.0.claim;
-            self.extend(claim, &mut connection, id, owner, idle).await
+            let found = self.extend(claim, &mut connection, id, owner, idle).await;
+            self.0.announce();
+            found
         };
         claimed.await.map_err(failed("claim a session"))
     }
@@ -326,8 +339,16 @@ impl SessionStore for SqliteStore {
         Some(self)
     }
 
+    /// Outside a tokio runtime there is none, because nothing could listen.
     fn feed(&self) -> Option<Feed> {
-        Some(heard(self.0.ends.subscribe(), ()))
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        let mut running = self.0.listener.lock();
+        let listener = running.upgrade().unwrap_or_else(|| {
+            let (pool, table) = (self.0.readers.pool().clone(), self.0.table.clone());
+            Arc::new(Listener::start(&runtime, pool, table))
+        });
+        *running = Arc::downgrade(&listener);
+        Some(listener.subscribe())
     }
 }
 
@@ -339,7 +360,7 @@ impl fmt::Debug for SqliteStore {
     }
 }
 
-/// Finishes this although the caller may be dropped meanwhile: what was ended must be announced.
+/// Finishes this although the caller may be dropped meanwhile: what was ended must be heard at once.
 async fn finished<T: Send + 'static>(
     doing: &'static str,
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -357,9 +378,10 @@ fn millis(duration: Duration) -> i64 {
     sql::micros(duration) / 1000
 }
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../migrations/sqlite/0001_sessions.sql"),
     include_str!("../../migrations/sqlite/0002_values.sql"),
+    include_str!("../../migrations/sqlite/0003_ends.sql"),
 ];
 
 /// How many connections read and touch. SQLite has one writer at a time, and each connection is a thread.
@@ -367,9 +389,6 @@ const READERS: u32 = 4;
 
 /// How long a call waits for a connection, and that for the writer before it: less than the layer waits.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How many events a slow subscriber may be behind before it hears of a gap instead.
-const CAPACITY: usize = 1024;
 
 #[cfg(test)]
 mod tests {

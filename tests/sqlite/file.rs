@@ -57,15 +57,20 @@ async fn a_store_opens_its_file_itself() {
     for session in [&stays, &ended] {
         first.create(session, &terms()).await.unwrap();
     }
-    let mut feed = first.feed().unwrap();
+    let second = SqliteStore::open(&path).await.unwrap();
+    let mut feeds = [first.feed().unwrap(), second.feed().unwrap()];
+    for feed in &mut feeds {
+        assert_eq!(feed.next().await, Some(FeedEvent::Gap), "before it listens");
+    }
     assert!(first.delete(ended.id(), EndReason::Deleted).await.unwrap());
     let heard = FeedEvent::Ended {
         reference: *ended.reference(),
         reason: EndReason::Deleted,
     };
-    assert_eq!(feed.next().await, Some(heard));
+    for feed in &mut feeds {
+        assert_eq!(feed.next().await, Some(heard));
+    }
 
-    let second = SqliteStore::open(&path).await.unwrap();
     assert!(second.load(stays.id()).await.unwrap().is_some());
     assert!(second.load(ended.id()).await.unwrap().is_none());
     let nowhere = SqliteStore::open(file.0.join("none/sessions.db")).await;
@@ -105,6 +110,7 @@ async fn the_shipped_files_make_the_table() {
         for shipped in [
             include_str!("../../migrations/sqlite/0001_sessions.sql"),
             include_str!("../../migrations/sqlite/0002_values.sql"),
+            include_str!("../../migrations/sqlite/0003_ends.sql"),
         ] {
             sqlx::raw_sql(shipped).execute(&pool).await.unwrap();
         }

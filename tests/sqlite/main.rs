@@ -5,6 +5,8 @@
 mod file;
 mod forgotten;
 mod outages;
+#[cfg(feature = "test-kit")]
+mod processes;
 mod rows;
 #[path = "../sql/mod.rs"]
 mod sql;

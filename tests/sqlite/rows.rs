@@ -156,6 +156,7 @@ async fn clones_hear_each_others_ends_and_a_dropped_delete_is_heard() {
     let file = File::new();
     let store = file.store().await;
     let mut feed = store.clone().feed().unwrap();
+    assert_eq!(feed.next().await, Some(FeedEvent::Gap), "before it listens");
     for polls in 1..20 {
         let session = session();
         store.create(&session, &terms()).await.unwrap();

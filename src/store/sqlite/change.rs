@@ -7,7 +7,7 @@ use crate::{
     protocol::SessionId,
     session::Owner,
     store::{
-        FeedEvent, StoreError,
+        StoreError,
         replace::{DOING, Replace},
         sql,
     },
@@ -31,10 +31,7 @@ impl Replace for SqliteStore {
                 .bind(before)
                 .fetch_all(&inner.durable)
                 .await?;
-            if !replaced.is_empty() {
-                // An error means that nobody listens.
-                _ = inner.ends.send(FeedEvent::Changed { reference });
-            }
+            inner.announce();
             Ok(!replaced.is_empty())
         })
         .await

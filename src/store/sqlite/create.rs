@@ -2,10 +2,16 @@
 
 use std::{sync::Arc, time::Instant};
 
-use sqlx::{Connection as _, Error, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
+use sqlx::{
+    Connection as _, Error, Row as _, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow,
+};
 
-use super::{Inner, SqliteStore, finished, millis, statements::NOW};
+use super::{
+    Inner, SqliteStore, finished, millis,
+    statements::{NOW, end},
+};
 use crate::{
+    protocol::SessionRef,
     session::{Issuer, Session},
     store::{AtLimit, Created, EndReason, Limit, StoreError, Terms, sql},
 };
@@ -85,11 +91,11 @@ impl Inner {
         }
         transaction.commit().await?;
 
-        let evicted = self.announce(&evicted, EndReason::Evicted)?;
+        self.announce();
         let live = (facts.total + u64::from(inserts)).saturating_sub(evicted.len() as u64);
         Ok(Created::New {
             left: terms.total.map(|limit| limit.get().saturating_sub(live)),
-            evicted: evicted.first().copied(),
+            evicted: evicted.first().map(reference).transpose()?,
         })
     }
 
@@ -161,21 +167,21 @@ impl Inner {
                 )"
             )
         };
-        let evict = format!(
-            "delete from \"mcp_sessions\" where reference = (
+        let first = format!(
+            "reference = (
                 select reference from ({} union all {})
                 where latest_touch <= {NOW} - iif(used, ?5, ?4) order by used, latest_touch limit 1
-            )
-            returning reference",
+            )",
             sample(">"),
             sample("<")
         );
-        sqlx::query(self.table.sql(&evict))
+        sqlx::query(self.table.sql(&end(&first, "?6")))
             .bind(&newcomer.reference().as_bytes()[..])
             .bind(sql::scope(&owner.scope))
             .bind(principal)
             .bind(unused)
             .bind(untouched)
+            .bind(EndReason::Evicted.as_str())
             .fetch_all(connection)
             .await
     }
@@ -198,6 +204,16 @@ impl Inner {
         .bind(reference)
         .execute(&mut *connection)
         .await?;
+        // Before it, so that they are no change of it.
+        if let Some(values) = record.values.to_bytes() {
+            sqlx::query(self.table.sql(
+                "insert into \"mcp_sessions_values\" (reference, named_values) values (?1, ?2)",
+            ))
+            .bind(reference)
+            .bind(values)
+            .execute(&mut *connection)
+            .await?;
+        }
         let insert = format!(
             "insert into \"mcp_sessions\" (
                 reference, scope, principal, by_layer, client_name, client_version, protocol_version,
@@ -226,17 +242,12 @@ impl Inner {
             .execute(&mut *connection)
             .await?;
         }
-        if let Some(values) = record.values.to_bytes() {
-            sqlx::query(self.table.sql(
-                "insert into \"mcp_sessions_values\" (reference, named_values) values (?1, ?2)",
-            ))
-            .bind(reference)
-            .bind(values)
-            .execute(connection)
-            .await?;
-        }
         Ok(())
     }
+}
+
+fn reference(row: &SqliteRow) -> Result<SessionRef, Error> {
+    sql::reference(row.try_get("reference")?)
 }
 
 /// What decides on a creation.

@@ -8,7 +8,7 @@ use super::{
     Inner, SqliteStore,
     errors::failed,
     finished,
-    statements::{ANSWER, NOW},
+    statements::{ANSWER, NOW, end},
 };
 use crate::{
     protocol::SessionRef,
@@ -95,19 +95,17 @@ impl Inner {
             .bind(sql::filtered_principal(filter))
             .execute(&self.durable)
             .await?;
-        let end = format!(
-            "delete from \"mcp_sessions\" where {} and expires > {NOW} returning reference",
-            condition(filter)
-        );
-        let gone = sqlx::query(self.table.sql(&end))
+        let live = format!("{} and expires > {NOW}", condition(filter));
+        let gone = sqlx::query(self.table.sql(&end(&live, "?3")))
             .bind(sql::scope(filter.scope()))
             .bind(sql::filtered_principal(filter))
+            .bind(reason.as_str())
             .fetch_all(&self.durable)
             .await?;
-        let ended = self.announce(&gone, reason)?;
+        self.announce();
         // The clock shows milliseconds: a creation that begins after this must not look as old as the mark.
         tokio::time::sleep(Duration::from_millis(2)).await;
-        Ok(ended.len() as u64)
+        Ok(gone.len() as u64)
     }
 }
 

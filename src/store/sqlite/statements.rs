@@ -26,6 +26,15 @@ pub(super) fn replace() -> String {
     )
 }
 
+/// A statement that ends the sessions of this condition, by writing their ends down: a trigger does the rest.
+pub(super) fn end(condition: &str, reason: &str) -> String {
+    format!(
+        "insert into \"mcp_sessions_ends\" (reference, reason)
+        select reference, {reason} from \"mcp_sessions\" where {condition}
+        returning reference"
+    )
+}
+
 /// A statement that finds a session whose touch need not be written.
 pub(super) fn fresh() -> String {
     format!(
