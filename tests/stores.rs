@@ -159,6 +159,7 @@ mod a_wrong_store {
         (ClaimTakesOthers, "a_claim_takes_nothing_from_anybody"),
         (ClaimInTwoSteps, "of_many_claims_one_wins"),
         (ClaimDoesNotExtend, "a_claim_extends_as_a_touch_does"),
+        (ClaimIsSilent, "a_claim_is_heard"),
         (
             ClaimCountsAsAnonymous,
             "a_claimed_session_counts_as_its_owners",

@@ -48,9 +48,9 @@ mod tests;
 ///
 /// # What is put off
 ///
-/// * **An end that comes from another node** counts here as soon as the primary's [feed](SessionStore::feed) says so.
-///   Without a feed, or while it is interrupted, it counts after `max_staleness` at the latest. So does a
-///   [`claim`](SessionStore::claim) on another node.
+/// * **An end that comes from another node**, or a [`claim`](SessionStore::claim), counts here as soon as the primary's
+///   [feed](SessionStore::feed) says so. Without a feed, or while it is interrupted, it counts after `max_staleness` at the
+///   latest.
 /// * **A touch** reaches the primary once in `max_staleness`. So that no session's time gets shorter, it lets the session live
 ///   for `max_staleness` more than it was told to: idle sessions live up to that much longer.
 /// * **An absence** that the primary has told is told again for a second at most, and only to the same owner. A creation

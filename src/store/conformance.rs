@@ -157,6 +157,7 @@ cases! {
         ends::what_is_touched_is_not_deleted_as_idle,
         claims::a_claim_gives_an_anonymous_session_an_owner,
         claims::a_claim_takes_nothing_from_anybody,
+        claims::a_claim_is_heard,
         claims::of_many_claims_one_wins,
         claims::a_claimed_session_counts_as_its_owners,
         values::values_are_kept_and_changed,

@@ -11,7 +11,7 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use super::{BoxFuture, EndReason};
 use crate::protocol::SessionRef;
 
-/// A subscription to the explicit ends of sessions, and to changes of their values. It never ends by itself while its store lives: when the
+/// A subscription to the explicit ends of sessions, and to changes of their owners and values. It never ends by itself while its store lives: when the
 /// connection behind it is lost it subscribes again and says [`FeedEvent::Gap`].
 ///
 /// Expiry is not announced: whoever serves a session asks when its time is up.
@@ -27,7 +27,7 @@ pub enum FeedEvent {
         /// Why.
         reason: EndReason,
     },
-    /// A session's values were changed. Ask for them.
+    /// A session's values were changed, or it was claimed. Ask for it.
     Changed {
         /// Which.
         reference: SessionRef,

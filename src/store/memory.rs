@@ -250,6 +250,8 @@ impl Inner {
             if let Some(mut owned) = self.owners.lock(owner) {
                 owned.add(hash, session.clone());
             }
+            let reference = *session.reference();
+            self.ends.send(FeedEvent::Changed { reference });
         }
         Some(found(session, now, until))
     }

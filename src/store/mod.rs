@@ -297,7 +297,7 @@ pub trait SessionStore: Send + Sync + 'static {
         None
     }
 
-    /// A new subscription to the explicit ends of sessions, and to changes of their values, wherever they are made.
+    /// A new subscription to the explicit ends of sessions, and to changes of their owners and values, wherever they are made.
     ///
     /// Provided: "none". The nodes then find out by asking.
     fn feed(&self) -> Option<Feed> {

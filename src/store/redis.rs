@@ -219,14 +219,18 @@ impl RedisStore {
         static TOUCH: LazyLock<Script> =
             LazyLock::new(|| Script::new(&[ALLOW_OOM, include_str!("redis/touch.lua")]));
         let principal = principal_field(owner);
-        let filter = if claim { filter(owner) } else { String::new() };
+        let (filter, channel) = match claim {
+            true => (filter(owner), self.channel()),
+            false => Default::default(),
+        };
         let answer = TOUCH
             .run(&self.connection, &self.keys(&id.reference()), |command| {
                 command
                     .arg(owner.scope.as_str())
                     .arg(&principal)
                     .arg(milliseconds(idle))
-                    .arg(&filter);
+                    .arg(&filter)
+                    .arg(&channel);
             })
             .await
             .map_err(failed(doing))?;

@@ -17,6 +17,7 @@ pub(crate) enum Defect {
     ClaimCountsAsAnonymous,
     ClaimDoesNotExtend,
     ClaimInTwoSteps,
+    ClaimIsSilent,
     ClaimKeepsTheOwner,
     ClaimTakesOthers,
     CountsAbove,

@@ -291,6 +291,9 @@ impl SessionStore for NaiveStore {
             }
             state.rows.get_mut(&key).map(|row| {
                 let mut record = row.session.record();
+                if record.owner != *owner && !self.has(ClaimIsSilent) {
+                    _ = self.ends.send(FeedEvent::Changed { reference: key });
+                }
                 record.owner = owner.clone();
                 if !self.has(ClaimKeepsTheOwner) {
                     row.session = Session::new(row.session.id().clone(), record);

@@ -14,6 +14,8 @@ mod index;
 #[allow(dead_code)]
 #[path = "../support/log.rs"]
 mod log;
+#[cfg(feature = "test-kit")]
+mod nodes;
 mod outages;
 mod proxy;
 mod server;

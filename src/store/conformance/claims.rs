@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::{
     case::{Case, LONG, RACERS, SHORT, at_once, granted, session, terms, terms_of_idle, unique},
+    feed::{PATIENCE, listen, next},
     time::ROUNDING,
 };
 use crate::{
     session::{Owner, Scope, Session},
-    store::{Created, Found, Limit, SessionFilter, SessionStore, StoreErrorKind, Terms},
+    store::{Created, FeedEvent, Found, Limit, SessionFilter, SessionStore, StoreErrorKind, Terms},
 };
 
 /// A claim makes an anonymous session this owner's, once: from then on it answers to the new owner only.
@@ -220,6 +221,31 @@ pub async fn a_claimed_session_counts_as_its_owners<S: SessionStore + Clone>(
         assert_eq!(ended.await.expect("end_all answers"), expected);
     }
     assert!(!case.is_live(&claimed).await, "ended with its owner's");
+}
+
+/// Where there is a feed, a claim is heard on it.
+pub async fn a_claim_is_heard<S: SessionStore + Clone>(store: &S, wait: impl AsyncFn(Duration)) {
+    let case = Case::new(store, wait).await;
+    if !can_claim(&case).await {
+        return;
+    }
+    let Some(mut feed) = listen(&case).await else {
+        return;
+    };
+    let session = case.created(&case.anonymous(), &terms()).await;
+    assert!(claim(&case, &session, &case.owner("a")).await.is_some());
+    assert!(case.delete(&session).await);
+    let mut is_heard = false;
+    loop {
+        match next(&case, &mut feed, PATIENCE).await {
+            Some(FeedEvent::Ended { reference, .. }) if reference == *session.reference() => break,
+            Some(FeedEvent::Changed { reference }) => is_heard |= reference == *session.reference(),
+            Some(FeedEvent::Gap) => is_heard = true,
+            Some(_) => {}
+            None => panic!("an end is not heard"),
+        }
+    }
+    assert!(is_heard, "a claim is heard");
 }
 
 async fn claim<S: SessionStore + Clone, W: AsyncFn(Duration)>(

@@ -22,13 +22,13 @@ pub(super) fn touch() -> String {
     format!("update \"mcp_sessions\" set {EXTENDED} where {OWNED} returning {ANSWER}")
 }
 
-/// A statement that changes the owner, and always extends.
+/// A statement that changes the owner, always extends, and announces it.
 pub(super) fn claim() -> String {
     format!(
         "update \"mcp_sessions\" set principal = $3, {EXTENDED}
         where reference = $1 and scope = $2 and (principal is null or principal = $3)
             and expires > clock_timestamp()
-        returning {ANSWER}"
+        returning {ANSWER}, pg_notify('mcp_sessions', {NAME} || ' changed') as announced"
     )
 }
 

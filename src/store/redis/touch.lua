@@ -1,5 +1,6 @@
 -- KEYS  1 the session  2, 3 due and index of its shard
 -- ARGV  1 scope  2 principal  3 idle time in milliseconds  4 to claim: the new owner's scope and owner, else ''
+--       5 channel, to claim
 
 local f = redis.call('HMGET', KEYS[1], 's', 'p', 'b', 'e', 'i', 'n', 'r', 'v', 'l', 't', 'w')
 if f[1] ~= ARGV[1] or (f[2] ~= ARGV[2] and (ARGV[4] == '' or f[2] ~= '-')) then return false end
@@ -39,6 +40,7 @@ if f[2] ~= ARGV[2] then
   redis.call('ZREM', KEYS[2], old .. ref)
   redis.call('ZREM', KEYS[3], 'o' .. old .. ref)
   redis.call('HSET', KEYS[1], 'p', ARGV[2], 'm', ARGV[4])
+  redis.call('PUBLISH', ARGV[5], ref .. ':changed')
 end
 
 return { string.format('%.0f', now_us), ends, f[3], f[4], ARGV[1], ARGV[2], f[5], f[6], f[7], f[8], f[11] }

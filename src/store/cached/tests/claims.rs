@@ -3,6 +3,7 @@
 use futures_util::FutureExt as _;
 
 use super::*;
+use crate::store::MemoryStore;
 
 #[tokio::test(start_paused = true)]
 async fn a_load_is_always_asked_and_believed() {
@@ -90,4 +91,26 @@ async fn after_a_claim_that_did_not_succeed_memory_says_nothing() {
     let claimed = cached.claim(other.id(), &me, HOUR).await.unwrap();
     assert!(claimed.is_none());
     assert!(!is_anonymous(&cached, &other).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_heard_on_the_feed_counts_at_once() {
+    let store = MemoryStore::new();
+    let cached = Arc::new(CachedStore::new(store.clone(), STALENESS));
+    let anonymous = session_of(&owner(None));
+    store.create(&anonymous, &terms()).await.unwrap();
+    let touched = cached.touch(anonymous.id(), &owner(None), HOUR).await;
+    assert!(touched.unwrap().is_some());
+    settle().await;
+    store
+        .claim(anonymous.id(), &owner("me"), HOUR)
+        .await
+        .unwrap();
+    settle().await;
+    assert!(matches!(
+        cached.touch_now(anonymous.id(), &owner(None), HOUR),
+        Now::Unknown
+    ));
+    let touched = cached.touch(anonymous.id(), &owner(None), HOUR).await;
+    assert!(touched.unwrap().is_none());
 }
