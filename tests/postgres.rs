@@ -3,17 +3,23 @@
 
 #![cfg(feature = "postgres")]
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "postgres/cluster.rs"]
 mod cluster;
 #[path = "postgres/hearing.rs"]
 mod hearing;
 #[path = "postgres/outages.rs"]
 mod outages;
+#[path = "postgres/pooler.rs"]
+mod pooler;
 #[path = "postgres/proxy.rs"]
 mod proxy;
 #[path = "postgres/rows.rs"]
 mod rows;
 mod sql;
+#[path = "postgres/tls.rs"]
+mod tls;
 #[path = "postgres/touches.rs"]
 mod touches;
 

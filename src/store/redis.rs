@@ -75,7 +75,8 @@ mod fields;
 /// # Cluster
 ///
 /// Enable `cluster-async` of the [`redis`] crate and pass a `ClusterConnection` to [`new`](Self::new). The 16
-/// tags spread the sessions over up to 16 primaries.
+/// tags spread the sessions over up to 16 primaries. While the node is away from which the feed is heard, subscribers are told to
+/// ask every six seconds.
 ///
 /// # Outages
 ///
@@ -103,7 +104,8 @@ impl RedisStore {
     /// Connects to one server, given as a URL (`redis://user:password@host:port/database`).
     ///
     /// The connection is renewed for ever when it is lost, with little delay. For `rediss://` enable a TLS feature
-    /// of the [`redis`] crate, for example `tokio-rustls-comp`.
+    /// of the [`redis`] crate, for example `tokio-rustls-comp`. With certificates of your own make a client with
+    /// `Client::build_with_tls` first, and pass its `get_connection_info().clone()`.
     ///
     /// # Errors
     ///

@@ -10,7 +10,7 @@ use std::{
 
 use mcp_session_layer::sqlx::postgres::PgConnectOptions;
 
-use crate::sql::unique;
+use crate::{certificates, sql::unique};
 
 /// A server in a directory that is removed with it.
 pub(crate) struct Cluster {
@@ -34,6 +34,31 @@ impl Cluster {
             .args(initdb)
             .arg(directory.join("data")));
         Some(Self::launch(programs, directory))
+    }
+
+    /// A new server to which nobody gets without TLS and a password, with what it proves itself by in its directory.
+    pub(crate) fn with_tls() -> Option<Self> {
+        let mut cluster = Self::start()?;
+        let data = cluster.directory.join("data");
+        certificates::make(&data);
+        let settings = "ssl = on\nssl_cert_file = 'server.pem'\nssl_key_file = 'server.key'\n";
+        std::fs::write(data.join("postgresql.auto.conf"), settings).unwrap();
+        let rules = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+        std::fs::write(data.join("pg_hba.conf"), rules).unwrap();
+        if is_root() {
+            run(Command::new("chown").args(["-R", "postgres"]).arg(&data));
+        }
+        let mut psql = Command::new("psql");
+        psql.arg("-h").arg(&cluster.directory);
+        psql.args(["-U", "postgres", "-p", &cluster.port.to_string(), "-c"]);
+        run(psql.arg("alter user postgres password 'secret'"));
+        cluster.stop("INT");
+        cluster.start_again();
+        Some(cluster)
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// A hot standby of this server.
@@ -163,7 +188,7 @@ fn serve(programs: &Path, directory: &Path, port: u16) -> Child {
 }
 
 /// PostgreSQL does not run as root.
-fn as_postgres(program: &Path) -> Command {
+pub(crate) fn as_postgres(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);
     }
@@ -173,11 +198,11 @@ fn as_postgres(program: &Path) -> Command {
     command
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     Command::new("id").arg("-u").output().unwrap().stdout == b"0\n"
 }
 
-fn new_directory() -> PathBuf {
+pub(crate) fn new_directory() -> PathBuf {
     let directory = std::env::temp_dir().join(unique());
     std::fs::create_dir(&directory).unwrap();
     if is_root() {
@@ -188,7 +213,7 @@ fn new_directory() -> PathBuf {
     directory
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
 }
@@ -201,7 +226,7 @@ fn programs() -> Option<PathBuf> {
         .max()
 }
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {output:?}");
 }

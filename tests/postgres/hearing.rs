@@ -158,7 +158,7 @@ async fn listening(fixture: &Fixture) -> Vec<i32> {
 }
 
 /// A session that lived and was ended.
-async fn end(store: &PostgresStore) -> Session {
+pub(crate) async fn end(store: &PostgresStore) -> Session {
     let session = session();
     store.create(&session, &terms()).await.unwrap();
     assert!(
@@ -170,21 +170,21 @@ async fn end(store: &PostgresStore) -> Session {
     session
 }
 
-fn event(ended: &Session) -> FeedEvent {
+pub(crate) fn event(ended: &Session) -> FeedEvent {
     FeedEvent::Ended {
         reference: *ended.reference(),
         reason: EndReason::Deleted,
     }
 }
 
-async fn next(feed: &mut Feed, within: Duration) -> FeedEvent {
+pub(crate) async fn next(feed: &mut Feed, within: Duration) -> FeedEvent {
     let event = timeout(within, feed.next())
         .await
         .expect("nothing is heard");
     event.expect("a feed does not end")
 }
 
-const SOON: Duration = Duration::from_secs(8);
+pub(crate) const SOON: Duration = Duration::from_secs(8);
 
 /// Longer than it takes to notice.
-const A_WHILE: Duration = Duration::from_secs(25);
+pub(crate) const A_WHILE: Duration = Duration::from_secs(25);

@@ -143,7 +143,7 @@ fn a_feed_can_be_asked_for_outside_a_runtime() {
 }
 
 /// A feed that hears. What it may have missed before is one gap, if it is the first of its store.
-async fn feed(store: &mcp_session_layer::RedisStore) -> Feed {
+pub(crate) async fn feed(store: &mcp_session_layer::RedisStore) -> Feed {
     let mut feed = store.feed().expect("there is one");
     tokio::time::sleep(Duration::from_millis(200)).await;
     while feed.next().now_or_never().is_some() {}
@@ -163,14 +163,14 @@ async fn hears(store: &mcp_session_layer::RedisStore, feed: &mut Feed) {
     );
 }
 
-async fn next(feed: &mut Feed) -> FeedEvent {
+pub(crate) async fn next(feed: &mut Feed) -> FeedEvent {
     let event = timeout(Duration::from_secs(10), feed.next()).await;
     event
         .expect("something is heard")
         .expect("a feed does not end")
 }
 
-fn ended(reference: &SessionRef, reason: EndReason) -> FeedEvent {
+pub(crate) fn ended(reference: &SessionRef, reason: EndReason) -> FeedEvent {
     FeedEvent::Ended {
         reference: *reference,
         reason,

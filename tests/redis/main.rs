@@ -5,10 +5,13 @@
 
 #![cfg(feature = "redis")]
 
+#[path = "../support/certificates.rs"]
+mod certificates;
 mod cluster;
 mod commands;
 #[cfg(feature = "conformance")]
 mod contract;
+mod failover;
 mod feed;
 mod index;
 #[allow(dead_code)]
@@ -20,6 +23,7 @@ mod outages;
 mod proxy;
 mod server;
 mod setup;
+mod tls;
 
 use std::time::Duration;
 

@@ -287,7 +287,7 @@ async fn all_verbs_are_unavailable(store: &RedisStore, live: &Session) {
     assert_unavailable(store.delete(never.id(), EndReason::Deleted).await);
 }
 
-async fn is_served_soon(store: &RedisStore, session: &Session) {
+pub(crate) async fn is_served_soon(store: &RedisStore, session: &Session) {
     let since = Instant::now();
     loop {
         match touch(store, session).await {

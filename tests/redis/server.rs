@@ -2,13 +2,15 @@
 
 use std::{
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
 use mcp_session_layer::RedisStore;
+
+use crate::certificates;
 
 /// A store on the shared server with a prefix of its own, and the two. `None`: skip the test.
 pub(crate) async fn shared() -> Option<(RedisStore, String, String)> {
@@ -33,6 +35,10 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server with these options (as in `--appendonly yes`). `None`: skip the test.
     pub(crate) fn start(options: &str) -> Option<Self> {
+        Self::prepared(options, |_, _| String::new())
+    }
+
+    fn prepared(options: &str, prepare: impl FnOnce(&Path, u16) -> String) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("redis-{}-{number}", std::process::id()));
@@ -41,7 +47,9 @@ impl Server {
             .and_then(|listener| listener.local_addr())
             .expect("a free port")
             .port();
-        let options = options.split_whitespace().map(str::to_owned).collect();
+        let more = prepare(&directory, port);
+        let options = options.split_whitespace().chain(more.split_whitespace());
+        let options = options.map(str::to_owned).collect();
         match spawn(port, &directory, &options) {
             Ok(process) => Some(Self {
                 process,
@@ -51,6 +59,22 @@ impl Server {
             }),
             Err(error) => skip(&format!("no redis-server: {error}")),
         }
+    }
+
+    /// Its port speaks TLS with the certificates in its directory, and it knows only these users.
+    pub(crate) fn with_tls(options: &str, users: &str) -> Option<Self> {
+        Self::prepared(options, |directory, port| {
+            certificates::make(directory);
+            std::fs::write(directory.join("users"), users).expect("a file");
+            format!(
+                "--port 0 --tls-port {port} --tls-cert-file server.pem --tls-key-file server.key \
+                --tls-ca-cert-file ca.pem --tls-auth-clients no --aclfile users"
+            )
+        })
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     pub(crate) fn url(&self) -> String {

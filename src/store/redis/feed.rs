@@ -17,7 +17,7 @@ use tokio::{
     runtime::Handle,
     sync::broadcast::{Receiver, Sender, error::RecvError},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::fields::reference;
@@ -71,9 +71,17 @@ impl Listener {
                 self.events.clone(),
             );
             tokio::spawn(async move {
+                let mut heard = Instant::now();
                 loop {
-                    if let Err(error) = listen(&client, &channel, &events).await {
+                    let listening = listen(&client, &channel, &events, &mut heard);
+                    if let Err(error) = listening.await {
                         tracing::debug!(%error, "not listening for the ends of sessions");
+                    }
+                    // The server that is listened to may be away for long, and the sessions not: those of a cluster are
+                    // elsewhere. While nothing is heard, asking is all there is.
+                    if heard.elapsed() > DEAF_FOR {
+                        heard = Instant::now();
+                        let _ = events.send(FeedEvent::Gap);
                     }
                     sleep(RECONNECT_DELAY).await;
                 }
@@ -115,8 +123,13 @@ async fn next(mut events: Receiver<FeedEvent>) -> (FeedEvent, Receiver<FeedEvent
     (event, events)
 }
 
-/// Listens on one connection until it is lost.
-async fn listen(client: &Client, channel: &str, events: &Sender<FeedEvent>) -> RedisResult<()> {
+/// Listens on one connection until it is lost. `heard` is when it was last known to hear.
+async fn listen(
+    client: &Client,
+    channel: &str,
+    events: &Sender<FeedEvent>,
+    heard: &mut Instant,
+) -> RedisResult<()> {
     let subscribe = async {
         let (mut sink, stream) = client.get_async_pubsub().await?.split();
         sink.subscribe(channel).await?;
@@ -126,6 +139,7 @@ async fn listen(client: &Client, channel: &str, events: &Sender<FeedEvent>) -> R
     // What ended before this was not heard, the first time too: a feed may be older than its subscription.
     let _ = events.send(FeedEvent::Gap);
     loop {
+        *heard = Instant::now();
         match timeout(PING_AFTER, message(&mut stream)).await {
             Ok(Some(event)) => {
                 let _ = events.send(event);
@@ -169,6 +183,8 @@ async fn limited<T>(call: impl Future<Output = RedisResult<T>>) -> RedisResult<T
 /// How far a subscriber may fall behind before it is told of a gap.
 const BACKLOG: usize = 1024;
 const PING_AFTER: Duration = Duration::from_secs(2);
+/// How often subscribers are told that nothing is heard.
+const DEAF_FOR: Duration = Duration::from_secs(6);
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
