@@ -329,7 +329,8 @@ impl Keeper {
         // Sessions that are gone must not pile up until their turn would have come.
         if self.agenda.len() >= self.crowded {
             self.agenda.retain(|Reverse(item)| !item.session.is_gone());
-            self.crowded = CROWDED.max(self.agenda.len() * 2);
+            // They keep their memory until then, so not many are left to.
+            self.crowded = CROWDED.max(self.agenda.len() / 4 * 5);
         }
         let session = session.downgrade();
         self.agenda.push(Reverse(Item { at, session }));
