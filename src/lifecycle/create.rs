@@ -277,7 +277,10 @@ impl Creation {
             });
         };
         let Some(in_flight) = alive.registry.insert(&found, announce) else {
-            // It was ended meanwhile. No 404: to a client that has no session yet that means an old server.
+            // It was ended meanwhile, or one was that had its id before, and then the store still has this one. No 404: to a
+            // client that has no session yet that means an old server.
+            let id = session.id().clone();
+            delete_in_background(&self.lifecycle, id, EndReason::Revoked);
             self.roll_back(session);
             return self.refuse(RejectionKind::Revoked);
         };

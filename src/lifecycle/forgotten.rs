@@ -9,7 +9,7 @@ use super::{
     forwarded::Forwarded,
     over::over_if_idle,
     question::{self, ask},
-    terminate::{end_forgotten, end_here},
+    terminate::{end_forgotten, end_this},
 };
 use crate::{
     session::{Owner, Session, Verdict},
@@ -94,7 +94,7 @@ pub(super) async fn make_room(lifecycle: &Lifecycle, limit: Limit, owner: &Owner
             // No other process can be using it.
             let ended = store.delete(session.id(), EndReason::Evicted).await;
             if ended.is_ok() {
-                end_here(lifecycle, session.reference(), EndReason::Evicted);
+                end_this(lifecycle, &session, EndReason::Evicted);
             }
             ended
         } else {
@@ -125,7 +125,7 @@ pub(super) async fn end_unused(
         None => (true, store.delete(session.id(), reason).await?),
     };
     if is_over {
-        end_here(lifecycle, session.reference(), reason);
+        end_this(lifecycle, session, reason);
     }
     Ok(ended)
 }

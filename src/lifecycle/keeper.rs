@@ -19,7 +19,7 @@ use super::{
     Lifecycle,
     delivery::end_undelivered,
     over::{LONGEST_TOUCH, Liveness, liveness},
-    terminate::{end_heard, end_here, reason_by_time},
+    terminate::{end_heard, end_this, reason_by_time},
 };
 use crate::{
     session::{
@@ -291,7 +291,7 @@ impl Keeper {
             }
             Ok(Liveness::Over) => {
                 let reason = reason_of(&session, look);
-                end_here(&lifecycle, session.reference(), reason);
+                end_this(&lifecycle, &session, reason);
             }
             Ok(Liveness::Unknown) if look == Look::Regular => {
                 let up = session.times().until().max(times::now());

@@ -52,6 +52,15 @@ pub(crate) fn end_here(lifecycle: &Lifecycle, reference: &SessionRef, reason: En
     }
 }
 
+/// As [`end_here`], of this session and no other: its id may have been issued again.
+pub(super) fn end_this(lifecycle: &Lifecycle, session: &Session, reason: EndReason) {
+    let announce = |served: Option<&_>| announce(lifecycle, session.reference(), reason, served);
+    let ended = lifecycle.alive.registry.end_this(session, announce);
+    if let Ended::Served(session) = unmarked(lifecycle, ended) {
+        lifecycle.notify_inner(&session);
+    }
+}
+
 /// As [`end_here`], for an end that was heard from elsewhere.
 pub(super) fn end_heard(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndReason) {
     let announce = |session: Option<&_>| announce(lifecycle, reference, reason, session);
@@ -153,7 +162,7 @@ pub(crate) async fn revoke_all(
     let is_certain = !matches!(filter, SessionFilter::Owner(owner) if owner.principal.is_none());
     for session in before {
         if is_certain && filter.includes(session.owner()) {
-            end_here(lifecycle, session.reference(), EndReason::Revoked);
+            end_this(lifecycle, &session, EndReason::Revoked);
         }
     }
     // Of those that came meanwhile, too, some were ended and some were not: ask.

@@ -175,8 +175,32 @@ impl Registry {
         reference: &SessionRef,
         announce: impl FnOnce(Option<&Session>),
     ) -> Ended {
+        self.end_if(reference, |_| true, announce)
+    }
+
+    /// As [`end`](Self::end), of this session and no other: its id may have been issued again.
+    pub(crate) fn end_this(
+        &self,
+        session: &Session,
+        announce: impl FnOnce(Option<&Session>),
+    ) -> Ended {
+        self.end_if(session.reference(), |served| served.is(session), announce)
+    }
+
+    fn end_if(
+        &self,
+        reference: &SessionRef,
+        is_meant: impl FnOnce(&Session) -> bool,
+        announce: impl FnOnce(Option<&Session>),
+    ) -> Ended {
         let session = {
             let mut shard = self.shard(reference);
+            if shard
+                .find(reference)
+                .is_some_and(|served| !is_meant(served))
+            {
+                return Ended::Before;
+            }
             let session = shard.remove(reference);
             let before = shard.tombstones.put(reference, Tombstone::Announced);
             let is_known = matches!(

@@ -150,6 +150,40 @@ async fn an_id_that_is_issued_again_is_of_a_new_session() {
     assert_eq!(node.inner.deleted(), ["1"], "and is not told apart inside");
 }
 
+/// Whichever the node hears first: that the time of the one before is up, or that the store has the new one.
+#[tokio::test(start_paused = true)]
+async fn an_id_that_is_issued_again_as_its_time_is_up_is_live_or_refused() {
+    let mut outcomes = [0; 3];
+    for step in 0..80 {
+        let store = TestStore::default().with_delay(SECOND);
+        let node = node(&store);
+        node.created(scripted(initialize(), "issue=1")).await;
+        sleep(MINUTE - 4 * SECOND + step * SECOND / 10).await;
+        let answer = node.send(scripted(initialize(), "issue=1")).await;
+        let (status, id) = (answer.status().as_u16(), id_of(&answer));
+        read_to_end(answer.into_body()).await;
+        sleep(10 * SECOND).await;
+        let is_stored = store.peek("1").await.is_some();
+        match (status, id) {
+            (200, Some(_)) => {
+                outcomes[0] += 1;
+                assert!(is_stored, "{step}");
+                assert_eq!(node.post("1").await, 200, "{step}: it is live");
+                sleep(10 * SECOND).await;
+                assert_eq!(node.post("1").await, 200, "{step}: and stays so");
+            }
+            (503, None) => {
+                outcomes[1] += 1;
+                assert!(!is_stored, "{step}: nobody has its id");
+            }
+            // The one before was still live.
+            (500, None) => outcomes[2] += 1,
+            other => panic!("{step}: {other:?}"),
+        }
+    }
+    assert!(outcomes.iter().all(|times| *times > 0), "{outcomes:?}");
+}
+
 /// A store that cannot say for certain that a session is over is not believed when a read does not show it. But nothing
 /// stays for ever.
 #[tokio::test(start_paused = true)]
