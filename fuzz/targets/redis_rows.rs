@@ -9,7 +9,9 @@ use std::sync::LazyLock;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use mcp_session_layer::{RedisStore, Session, SessionStore as _};
-use redis::{Client, Commands as _, Connection, RedisError};
+use redis::{
+    AsyncCommands as _, AsyncConnectionConfig, Client, RedisError, aio::MultiplexedConnection,
+};
 use tokio::runtime::{Builder, Runtime};
 
 use self::rows::{HOUR, created, end, understood};
@@ -74,22 +76,24 @@ static STORE: LazyLock<RedisStore> = LazyLock::new(|| {
     store.with_prefix(PREFIX.as_str())
 });
 
-thread_local! {
-    static SERVER: std::cell::RefCell<Connection> =
-        Client::open(url()).unwrap().get_connection().expect("Redis answers").into();
-}
-
-fuzz_target!(|changes: Vec<Change>| {
-    let store = &*STORE;
-    RUNTIME.block_on(check(&changes, store));
+/// One that waits with the runtime: a system call of its own would be interrupted by the fuzzer's clock.
+static SERVER: LazyLock<MultiplexedConnection> = LazyLock::new(|| {
+    let client = Client::open(url()).unwrap();
+    let config = AsyncConnectionConfig::new().set_response_timeout(None);
+    RUNTIME
+        .block_on(client.get_multiplexed_async_connection_with_config(&config))
+        .expect("Redis answers")
 });
 
-async fn check(changes: &[Change], store: &RedisStore) {
+fuzz_target!(|changes: Vec<Change>| {
+    let (store, mut server) = (&*STORE, SERVER.clone());
+    RUNTIME.block_on(check(&changes, store, &mut server));
+});
+
+async fn check(changes: &[Change], store: &RedisStore, server: &mut MultiplexedConnection) {
     let session = created(store).await;
     let owner = session.owner();
-    SERVER
-        .with_borrow_mut(|server| write(server, changes, &session))
-        .unwrap();
+    write(server, changes, &session).await.unwrap();
     if let Some(found) = understood(store.load(session.id()).await) {
         assert!(found.life_left.is_none_or(|left| found.idle_left <= left));
     }
@@ -98,35 +102,44 @@ async fn check(changes: &[Change], store: &RedisStore) {
         assert!(found.idle_left <= HOUR + HOUR / 16);
     }
     end(store, &session).await;
-    SERVER.with_borrow_mut(|server| {
-        // What a lost owner key leaves in the index would make later runs slower.
-        for key in keys(server, "*").unwrap() {
-            server.del::<_, ()>(key).unwrap();
-        }
-    });
+    // What a lost owner key leaves in the index would make later runs slower.
+    for key in keys(server, "*").await.unwrap() {
+        server.del::<_, ()>(key).await.unwrap();
+    }
 }
 
-fn keys(server: &mut Connection, which: &str) -> Result<Vec<String>, RedisError> {
-    server.keys(format!("{}:{which}", *PREFIX))
+async fn keys(server: &mut MultiplexedConnection, which: &str) -> Result<Vec<String>, RedisError> {
+    server.keys(format!("{}:{which}", *PREFIX)).await
 }
 
-fn write(server: &mut Connection, changes: &[Change], session: &Session) -> Result<(), RedisError> {
+async fn write(
+    server: &mut MultiplexedConnection,
+    changes: &[Change],
+    session: &Session,
+) -> Result<(), RedisError> {
     let hex: String = session
         .reference()
         .as_bytes()
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let key = keys(server, &format!("*:s:{hex}"))?
+    let key = keys(server, &format!("*:s:{hex}"))
+        .await?
         .pop()
         .expect("a session's hash");
     for change in changes {
         match change {
-            Change::Set(field, value) => server.hset::<_, _, _, ()>(&key, field.name(), value)?,
-            Change::Number(field, value) => {
-                server.hset::<_, _, _, ()>(&key, field.name(), value)?
+            Change::Set(field, value) => {
+                server
+                    .hset::<_, _, _, ()>(&key, field.name(), value)
+                    .await?
             }
-            Change::Remove(field) => server.hdel::<_, _, ()>(&key, field.name())?,
+            Change::Number(field, value) => {
+                server
+                    .hset::<_, _, _, ()>(&key, field.name(), value)
+                    .await?
+            }
+            Change::Remove(field) => server.hdel::<_, _, ()>(&key, field.name()).await?,
         }
     }
     Ok(())
