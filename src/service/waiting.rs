@@ -212,7 +212,7 @@ impl<S: Inner> Call<S> {
         let routes = &self.lifecycle.alive.registry.routes;
         let upstream = &self.upstream;
         let digest = routes.digest(&self.parts.uri, head.host, head.version.one(), upstream);
-        let forwarded = Forwarded::prepare(
+        let mut forwarded = Forwarded::prepare(
             &self.lifecycle,
             in_flight,
             &mut self.parts,
@@ -220,6 +220,8 @@ impl<S: Inner> Call<S> {
             credentials,
             upstream,
         );
+        // Nobody sees from here whether it is answered at once.
+        forwarded.waited();
         if self.parts.method == Method::DELETE {
             return self.delete(forwarded).await;
         }

@@ -98,6 +98,22 @@ async fn when_the_last_stream_is_gone_the_idle_time_starts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_long_answer_the_idle_time_starts() {
+    for store in [TestStore::default(), TestStore::default().remote()] {
+        let node = node(&store);
+        let id = node.initialize().await;
+        let mut answer = Box::pin(node.send(scripted(post(&id), "wait")));
+        set_off(&mut answer).await;
+        // Not a beat: the keeper has not touched it.
+        sleep(14 * SECOND).await;
+        node.inner.gate.add_permits(1);
+        assert_eq!(answer.await.status(), 200);
+        sleep(MINUTE - SECOND).await;
+        assert!(store.peek(&id).await.is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_ended_although_its_client_does_not_read_is_no_use() {
     let store = TestStore::default();
     let node = node(&store);
