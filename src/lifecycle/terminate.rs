@@ -18,11 +18,15 @@ pub(super) async fn end(
     session: &Session,
     reason: EndReason,
 ) -> Result<bool, StoreError> {
+    // That may be so long ago that nothing else remembers its announcement.
+    let had_ended = session.has_ended();
     let deleted = lifecycle.store.delete(session.id(), reason).await;
     if deleted.is_err() {
         delete_in_background(lifecycle, session.id().clone(), reason);
     }
-    end_in_registry(lifecycle, session.reference(), reason);
+    if !had_ended {
+        end_in_registry(lifecycle, session.reference(), reason);
+    }
     deleted
 }
 

@@ -279,6 +279,24 @@ async fn an_end_by_the_handle_is_heard_of_a_session_never_served_here() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_end_is_announced_once_although_a_delete_takes_long() {
+    let node = Node::new(&TestStore::default());
+    let id = node.initialize().await;
+    let mut heard = Heard::on(&node.layer.sessions());
+    let mut call = Box::pin(node.send(scripted(delete(&id), "wait")));
+    set_off(&mut call).await;
+    let sessions = node.layer.sessions();
+    assert!(sessions.end(&reference(&id)).await.unwrap());
+    assert_eq!(heard.end().await.1, EndReason::Revoked);
+    // Longer than any look-up.
+    sleep(2 * MINUTE).await;
+    node.inner.answers.lock().push(204);
+    node.inner.gate.add_permits(1);
+    assert_eq!(call.await.status(), 404);
+    assert_eq!(heard.all().await, []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_subscriber_that_does_not_listen_holds_nothing_up() {
     const SESSIONS: u64 = 3_000;
     let node = Node::new(&TestStore::default());
