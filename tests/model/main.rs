@@ -123,4 +123,4 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// In milliseconds.
 const LONGEST_SHRINKING: u32 = 20_000;
 
-const SHORTEST: &str = r#"{"world":{"store":"Memory","idle":60,"life":null,"claims":false,"at_most":null},"steps":[{"Send":{"node":0,"user":"Alice","what":"Initialize","says":"Result","flow":"Through"}}]}"#;
+const SHORTEST: &str = r#"{"world":{"store":"Memory","idle":60,"life":null,"claims":false,"at_most":null},"steps":[{"Send":{"node":0,"user":"Alice","is_owners":false,"what":"Initialize","says":"Result","flow":"Through"}}]}"#;

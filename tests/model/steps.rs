@@ -74,6 +74,8 @@ pub(crate) enum Step {
 pub(crate) struct Request {
     pub(crate) node: usize,
     pub(crate) user: User,
+    /// In place of that user, whoever has the session.
+    pub(crate) is_owners: bool,
     pub(crate) what: What,
     pub(crate) says: Says,
     /// The inner service takes its time. If not, an answer that brings an id does not arrive.
@@ -236,13 +238,16 @@ fn request() -> impl Strategy<Value = Request> {
         1 => select(&[Says::Refused, Says::Broken][..]),
     ];
     let flow = prop_oneof![5 => Just(Flow::Through), 2 => Just(Flow::Held), 1 => Just(Flow::Lost)];
-    (node(), user(), what, says, flow).prop_map(|(node, user, what, says, flow)| Request {
-        node,
-        user,
-        what,
-        says,
-        flow,
-    })
+    (node(), user(), any::<bool>(), what, says, flow).prop_map(
+        |(node, user, is_owners, what, says, flow)| Request {
+            node,
+            user,
+            is_owners,
+            what,
+            says,
+            flow,
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -265,7 +270,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (node(), user()).prop_map(|(node, user)| Step::EndOf(node, user)),
         1 => node().prop_map(Step::EndAll),
         4 => ms().prop_map(Step::Wait),
-        2 => (number(), any::<bool>()).prop_map(|(session, at)| Step::Edge(session, at)),
+        5 => (number(), any::<bool>()).prop_map(|(session, at)| Step::Edge(session, at)),
         1 => ms().prop_map(Step::Sleep),
         1 => (select(verbs), fault).prop_map(|(verbs, fault)| Step::Disturb(verbs, fault)),
         2 => Just(Step::Recover),

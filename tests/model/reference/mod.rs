@@ -76,7 +76,7 @@ pub(crate) struct Reference {
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) id: String,
-    owner: User,
+    pub(crate) owner: User,
     is_layers: bool,
     node: usize,
     born: During,

@@ -31,6 +31,9 @@ impl Run {
                 return Some(request);
             };
             request.what = request.what.of(index);
+            if request.is_owners {
+                request.user = self.reference.sessions[index].owner;
+            }
             if self.would_wait(request, index) {
                 return None;
             }
