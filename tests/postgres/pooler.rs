@@ -91,17 +91,6 @@ fn program() -> PathBuf {
     env::var_os("PGBOUNCER").map_or_else(|| "/usr/sbin/pgbouncer".into(), PathBuf::from)
 }
 
-fn version() -> (u32, u32) {
-    let said = Command::new(program()).arg("--version").output();
-    let said = String::from_utf8(said.expect("pgbouncer is installed").stdout).unwrap();
-    let number = said.split_whitespace().nth(1).expect("PgBouncer 1.21.0");
-    let mut parts = number.split('.').map(|part| part.parse().unwrap());
-    (parts.next().unwrap(), parts.next().unwrap())
-}
-
-/// The first that knows prepared statements in transaction mode.
-const TRACKS: (u32, u32) = (1, 21);
-
 fn start(mode: &str) -> Option<(Cluster, Pooler)> {
     if !program().exists() {
         assert!(env::var_os("CI").is_none(), "no pgbouncer here");
@@ -133,17 +122,16 @@ async fn behind_a_session_pooler_all_is_as_without() {
     assert!(found.unwrap().is_some());
 }
 
-/// With twice as many connections as the pooler has, so that they take turns on them.
+/// With twice as many connections as the pooler has, so that they take turns on them. Not with what Debian 12 has, which
+/// knows no prepared statements in this mode:
+/// `PGBOUNCER=path cargo test --all-features --test postgres transaction_pooler -- --ignored`
 #[cfg(feature = "conformance")]
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PgBouncer 1.21, named by PGBOUNCER"]
 async fn behind_a_transaction_pooler_all_but_the_feed_is_as_without() {
     let Some((cluster, pooler)) = tokio::task::block_in_place(|| start("transaction")) else {
         return;
     };
-    if version() < TRACKS {
-        eprintln!("SKIPPED: this pgbouncer knows no prepared statements, see PGBOUNCER");
-        return;
-    }
     let pool = pool_options().max_connections(10);
     let pool = pool.connect_with(pooler.options(&cluster)).await.unwrap();
     let store = PostgresStore::new(pool);
