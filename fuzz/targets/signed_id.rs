@@ -200,6 +200,23 @@ async fn check(case: &Case, old: [u8; 32], new: [u8; 32]) {
             assert_eq!((answer.status, reached.len()), (expected, 0));
         }
     }
+
+    // Every character of a tag counts.
+    if proven.is_some() {
+        for nth in sent.len() - TAG + 1..sent.len() {
+            let mut altered = sent.clone();
+            altered[nth] = if altered[nth] == b'A' { b'B' } else { b'A' };
+            let mut request = by(case.caller, post("to be replaced"));
+            let value = HeaderValue::from_bytes(&altered).unwrap();
+            request.headers_mut().insert("mcp-session-id", value);
+            assert_eq!(
+                send(&service, request).await.status,
+                404,
+                "altered at {nth}"
+            );
+            assert_eq!(store.take_calls().is_empty(), !may_be_unsigned);
+        }
+    }
 }
 
 fn signed(store: &TestStore, keys: SigningKeys) -> SessionLayer {
