@@ -8,7 +8,7 @@ use mcp_session_layer::{
     CreationRates, MemoryStore, Principal, SessionEvent, SessionEvents, Sessions,
 };
 use tokio::{
-    task::{JoinHandle, yield_now},
+    task::JoinHandle,
     time::{Instant, advance, sleep},
 };
 use tower::Layer as _;
@@ -131,7 +131,6 @@ impl Run {
 
     async fn step(&mut self, step: Step) -> Judgement {
         let from = self.now();
-        let mut is_stopped = false;
         match step {
             Step::Send(request) => self.send(request, from).await?,
             Step::Release(nth) => {
@@ -179,10 +178,7 @@ impl Run {
                     sleep(then.saturating_sub(from)).await;
                 }
             }
-            Step::Sleep(ms) => {
-                is_stopped = true;
-                advance(Duration::from_millis(ms)).await;
-            }
+            Step::Sleep(ms) => advance(Duration::from_millis(ms)).await,
             Step::Disturb(verbs, fault) => {
                 self.store.disturb(verbs.names(), fault.of_store());
                 self.reference.disturb(verbs, fault);
@@ -204,15 +200,11 @@ impl Run {
             Step::Restart(node) => self.restart(node % self.nodes.len(), from).await,
         }
         match step {
-            // What comes next comes at this very moment.
-            Step::Edge(..) => {
-                for _ in 0..SOME {
-                    yield_now().await;
-                }
-            }
+            // What comes next comes at this very moment, before anybody looks.
+            Step::Edge(..) => {}
             _ => sleep(Duration::from_millis(1)).await,
         }
-        self.look(from, is_stopped).await
+        self.look(step, from).await
     }
 
     async fn end_all(&mut self, node: usize, whose: Whose, from: Time) -> Judgement {
@@ -297,6 +289,3 @@ impl Fault {
 fn pick(number: usize, of: usize) -> Option<usize> {
     (of > 0).then(|| number % of)
 }
-
-/// So many turns are enough for all that needs no time.
-const SOME: usize = 30;
