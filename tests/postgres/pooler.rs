@@ -42,9 +42,9 @@ impl Pooler {
             client_tls_sslmode = require\nclient_tls_cert_file = {here}/server.pem\n\
             client_tls_key_file = {here}/server.key\n{}",
             server.get_port(),
-            match version() >= TRACKS {
-                true => "max_prepared_statements = 200\n",
-                false => "",
+            match mode {
+                "transaction" => "max_prepared_statements = 200\n",
+                _ => "",
             },
             here = directory.display(),
         );
