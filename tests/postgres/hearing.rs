@@ -144,7 +144,7 @@ async fn behind_a_proxy() -> Option<(Fixture, Proxy, PostgresStore)> {
     let fixture = Fixture::new().await?;
     let options = fixture.pool.connect_options().as_ref().clone();
     let proxy = Proxy::to(options.get_host(), options.get_port()).await;
-    let options = options.host("127.0.0.1").port(proxy.port);
+    let options = proxy.between(options);
     let pool: PgPool = pool_options().connect_with(options).await.unwrap();
     let store = PostgresStore::new(pool).with_table(&fixture.table);
     Some((fixture, proxy, store))

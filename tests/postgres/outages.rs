@@ -213,7 +213,7 @@ async fn dropped_calls_do_not_use_up_the_pool() {
     };
     let options = fixture.pool.connect_options().as_ref().clone();
     let proxy = Proxy::to(options.get_host(), options.get_port()).await;
-    let options = options.host("127.0.0.1").port(proxy.port);
+    let options = proxy.between(options);
     let pool = pool_options()
         .max_connections(2)
         .test_before_acquire(false)

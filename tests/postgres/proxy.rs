@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -18,7 +19,7 @@ use tokio::{
 
 /// A proxy that can lose notifications, as a transaction pooler does, or connections, as a broken network does.
 pub(crate) struct Proxy {
-    pub(crate) port: u16,
+    port: u16,
     ways: Arc<Ways>,
 }
 
@@ -52,6 +53,12 @@ impl Proxy {
             }
         });
         proxy
+    }
+
+    /// The same server, through here. Without TLS, so that what passes can be read.
+    pub(crate) fn between(&self, options: PgConnectOptions) -> PgConnectOptions {
+        let options = options.host("127.0.0.1").port(self.port);
+        options.ssl_mode(PgSslMode::Disable)
     }
 
     pub(crate) fn lose_notifications(&self, lose: bool) {
