@@ -51,16 +51,7 @@ impl User {
             let has_stream = self.live.len() < self.streams;
             self.add(has_stream).await;
         }
-        let until = Instant::now() + PATIENCE;
-        for (_, stream) in &self.live {
-            if let Some(stream) = stream
-                && !stream.is_open_by(until).await
-            {
-                self.client
-                    .judge()
-                    .unexpected("a stream does not open".to_owned());
-            }
-        }
+        self.expect_open_streams("a stream does not open").await;
         self
     }
 
@@ -112,25 +103,19 @@ impl User {
             80..84 => {
                 let unknown =
                     HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).expect("an id");
-                let request = self
-                    .client
-                    .on(step, Method::POST, &unknown, &session.user, CALL);
-                self.client.expect("unknown id", 404, request).await
+                self.call_nothing("unknown id", step, &unknown, &session.user)
+                    .await
             }
             84..88 => match self.ended.get(step % self.ended.len().max(1)) {
                 Some(ended) => {
-                    let request = self
-                        .client
-                        .on(step, Method::POST, &ended.id, &ended.user, CALL);
-                    self.client.expect("ended id", 404, request).await
+                    self.call_nothing("ended id", step, &ended.id, &ended.user)
+                        .await
                 }
                 None => return,
             },
             88..92 => {
-                let request = self
-                    .client
-                    .on(step, Method::POST, &session.id, "a stranger", CALL);
-                self.client.expect("stranger", 404, request).await
+                self.call_nothing("stranger", step, &session.id, "a stranger")
+                    .await
             }
             92..94 => {
                 let request = self.client.request(step, Method::POST, CALL);
@@ -200,23 +185,34 @@ impl User {
                 self.client.call(node, session).await;
             }
             for ended in &self.ended {
-                let request = self
-                    .client
-                    .on(node, Method::POST, &ended.id, &ended.user, CALL);
-                self.client.expect("ended id", 404, request).await;
+                self.call_nothing("ended id", node, &ended.id, &ended.user)
+                    .await;
             }
         }
-        let until = Instant::now() + PATIENCE;
-        for (_, stream) in &self.live {
-            if let Some(stream) = stream
-                && !stream.is_open_by(until).await
-            {
-                self.client
-                    .judge()
-                    .unexpected("a stream is not open at last".to_owned());
-            }
-        }
+        self.expect_open_streams("a stream is not open at last")
+            .await;
         self
+    }
+
+    async fn expect_open_streams(&self, otherwise: &str) {
+        let until = Instant::now() + PATIENCE;
+        for stream in self.live.iter().filter_map(|(_, stream)| stream.as_ref()) {
+            if !stream.is_open_by(until).await {
+                self.client.judge().unexpected(otherwise.to_owned());
+            }
+        }
+    }
+
+    /// A call on what is not there, or not this user's.
+    async fn call_nothing(
+        &self,
+        what: &'static str,
+        node: usize,
+        id: &HeaderValue,
+        user: &str,
+    ) -> Outcome {
+        let request = self.client.on(node, Method::POST, id, user, CALL);
+        self.client.expect(what, 404, request).await
     }
 }
 

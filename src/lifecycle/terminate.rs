@@ -51,25 +51,25 @@ pub(super) fn delete_in_background(lifecycle: &Arc<Lifecycle>, id: SessionId, re
 /// Ends what is open here of a session that the store no longer holds, and notifies the inner service, which did not
 /// see it.
 pub(crate) fn end_here(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndReason) {
-    if let Ended::Served(session) = end_in_registry(lifecycle, reference, reason) {
-        lifecycle.notify_inner(&session);
-    }
+    notify_of(lifecycle, end_in_registry(lifecycle, reference, reason));
 }
 
 /// As [`end_here`], of this session and no other: its id may have been issued again.
 pub(super) fn end_this(lifecycle: &Lifecycle, session: &Session, reason: EndReason) {
     let announce = |served: Option<&_>| announce(lifecycle, session.reference(), reason, served);
     let ended = lifecycle.alive.registry.end_this(session, announce);
-    if let Ended::Served(session) = unmarked(lifecycle, ended) {
-        lifecycle.notify_inner(&session);
-    }
+    notify_of(lifecycle, unmarked(lifecycle, ended));
 }
 
 /// As [`end_here`], for an end that was heard from elsewhere.
 pub(super) fn end_heard(lifecycle: &Lifecycle, reference: &SessionRef, reason: EndReason) {
     let announce = |session: Option<&_>| announce(lifecycle, reference, reason, session);
     let ended = lifecycle.alive.registry.end_heard(reference, announce);
-    if let Ended::Served(session) = unmarked(lifecycle, ended) {
+    notify_of(lifecycle, unmarked(lifecycle, ended));
+}
+
+fn notify_of(lifecycle: &Lifecycle, ended: Ended) {
+    if let Ended::Served(session) = ended {
         lifecycle.notify_inner(&session);
     }
 }
