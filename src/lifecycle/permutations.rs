@@ -1,13 +1,7 @@
 //! In whatever order a creation and the ends of its session meet: a client never has an id that is live in one place and
 //! ended in another.
 
-use std::{
-    future::poll_fn,
-    pin::pin,
-    task::{Context, Poll, Waker},
-};
-
-use futures_util::stream;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use http::{Request, request::Parts};
 use http_body_util::BodyExt as _;
 use shuttle::{future::block_on, thread};
@@ -62,12 +56,7 @@ fn creating(lifecycle: &Arc<Lifecycle>) -> thread::JoinHandle<Option<Body>> {
 
 /// What the keeper does with a feed, and as late as it may be.
 fn hear(lifecycle: &Lifecycle, feed: &mut Feed) {
-    let mut nobody_waits = Context::from_waker(Waker::noop());
-    loop {
-        let next = pin!(poll_fn(|cx| feed.as_mut().poll_next(cx)));
-        let Poll::Ready(Some(event)) = next.poll(&mut nobody_waits) else {
-            return;
-        };
+    while let Some(Some(event)) = feed.next().now_or_never() {
         if let FeedEvent::Ended { reference, reason } = event {
             end_heard(lifecycle, &reference, reason);
         }

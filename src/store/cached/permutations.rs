@@ -1,46 +1,21 @@
 //! In whatever order the primary's answers and newer word come in: what has ended is not remembered.
 
-use std::{
-    future::poll_fn,
-    pin::pin,
-    task::{Context, Poll, Waker},
-};
-
+use futures_util::{FutureExt as _, StreamExt as _};
 use shuttle::{future::block_on, thread};
 
-use super::*;
-use crate::{
-    session::{Issuer, Principal, Scope, SessionRecord},
-    store::{AtLimit, MemoryStore},
-    sync::permute,
+use super::{
+    tests::{HOUR, owner, session_of, terms},
+    *,
 };
-
-const HOUR: Duration = Duration::from_secs(3600);
+use crate::{store::MemoryStore, sync::permute};
 
 type Cached = Arc<CachedStore<MemoryStore>>;
-
-fn owner(principal: Option<&'static str>) -> Owner {
-    Owner {
-        scope: Scope::default(),
-        principal: principal.map(Principal::new),
-    }
-}
 
 /// A session in the primary, and a cache that has not heard of it.
 fn cached(owner: &Owner) -> (MemoryStore, Cached, Session) {
     let primary = MemoryStore::new();
-    let record = SessionRecord::new(owner.clone(), Issuer::Layer);
-    let session = Session::new(SessionId::issue(), record);
-    let terms = Terms {
-        idle: HOUR,
-        initial_idle: HOUR,
-        life: None,
-        total: None,
-        per_principal: None,
-        at_limit: AtLimit::Refuse,
-        started_ago: Duration::ZERO,
-    };
-    block_on(primary.create(&session, &terms)).unwrap();
+    let session = session_of(owner);
+    block_on(primary.create(&session, &terms())).unwrap();
     let cached = CachedStore::new(primary.clone(), HOUR);
     (primary, Arc::new(cached), session)
 }
@@ -64,9 +39,7 @@ fn touching(cached: &Cached, session: &Session) -> thread::JoinHandle<bool> {
 
 /// Takes in all that the feed has.
 fn hear(feed: &mut Feed) {
-    let mut nobody_waits = Context::from_waker(Waker::noop());
-    let mut next = pin!(poll_fn(|cx| feed.as_mut().poll_next(cx)));
-    while let Poll::Ready(Some(_)) = next.as_mut().poll(&mut nobody_waits) {}
+    while let Some(Some(_)) = feed.next().now_or_never() {}
 }
 
 #[test]

@@ -24,7 +24,7 @@ mod in_flight;
 mod outages;
 mod primary;
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_nanos(1);
@@ -49,14 +49,14 @@ fn with_feed() -> Primary {
     }
 }
 
-fn owner(principal: impl Into<Option<&'static str>>) -> Owner {
+pub(super) fn owner(principal: impl Into<Option<&'static str>>) -> Owner {
     Owner {
         scope: Scope::default(),
         principal: principal.into().map(Principal::new),
     }
 }
 
-fn session_of(owner: &Owner) -> Session {
+pub(super) fn session_of(owner: &Owner) -> Session {
     let record = SessionRecord::new(owner.clone(), Issuer::Layer);
     Session::new(SessionId::issue(), record)
 }
@@ -65,7 +65,7 @@ fn session() -> Session {
     session_of(&owner("me"))
 }
 
-fn terms() -> Terms {
+pub(super) fn terms() -> Terms {
     Terms {
         idle: HOUR,
         initial_idle: 5 * MINUTE,

@@ -4,45 +4,23 @@ use std::num::NonZeroU64;
 
 use shuttle::{future::block_on, thread};
 
-use super::*;
+use super::{
+    tests::{HOUR, owner, session_of, terms},
+    *,
+};
 use crate::{
-    session::{Issuer, Principal, Scope, SessionRecord},
+    session::Scope,
     store::{AtLimit, SessionFilter},
     sync::permute,
 };
 
-const HOUR: Duration = Duration::from_secs(3600);
-
-fn owner(principal: Option<&'static str>) -> Owner {
-    Owner {
-        scope: Scope::default(),
-        principal: principal.map(Principal::new),
-    }
-}
-
-fn session_of(owner: &Owner) -> Session {
-    let record = SessionRecord::new(owner.clone(), Issuer::Layer);
-    Session::new(SessionId::issue(), record)
-}
-
 /// One session at the most, in all and of each principal.
-fn terms(at_limit: AtLimit) -> Terms {
+fn one(at_limit: AtLimit) -> Terms {
     Terms {
-        idle: HOUR,
-        initial_idle: HOUR,
-        life: None,
         total: NonZeroU64::new(1),
         per_principal: NonZeroU64::new(1),
         at_limit,
-        started_ago: Duration::ZERO,
-    }
-}
-
-fn no_limits() -> Terms {
-    Terms {
-        total: None,
-        per_principal: None,
-        ..terms(AtLimit::Refuse)
+        ..terms()
     }
 }
 
@@ -74,7 +52,7 @@ fn of_two_creations_at_a_limit_of_one_one_comes_in() {
         let store = MemoryStore::new();
         let threads = [None, Some("alice")].map(|principal| {
             let (store, session) = (store.clone(), session_of(&owner(principal)));
-            thread::spawn(move || is_new(&create(&store, &session, &terms(AtLimit::Refuse))))
+            thread::spawn(move || is_new(&create(&store, &session, &one(AtLimit::Refuse))))
         });
         let [one, other] = threads.map(|thread| thread.join().unwrap());
         assert!(one != other, "one of the two");
@@ -86,7 +64,7 @@ fn of_two_creations_at_a_limit_of_one_one_comes_in() {
 fn creations_that_evict_leave_as_many_as_there_may_be() {
     permute(|| {
         let zero = Duration::ZERO;
-        let evicts = terms(AtLimit::Evict {
+        let evicts = one(AtLimit::Evict {
             unused: zero,
             untouched: zero,
         });
@@ -111,7 +89,7 @@ fn a_session_ends_once_and_is_absent_from_then_on() {
     permute(|| {
         let store = MemoryStore::new();
         let session = session_of(&owner(Some("alice")));
-        create(&store, &session, &no_limits());
+        create(&store, &session, &terms());
         let touching = {
             let (store, session) = (store.clone(), session.clone());
             thread::spawn(move || {
@@ -139,7 +117,7 @@ fn of_two_logins_one_claims_a_session() {
     permute(|| {
         let store = MemoryStore::new();
         let session = session_of(&owner(None));
-        create(&store, &session, &no_limits());
+        create(&store, &session, &terms());
         let claiming = ["alice", "bob"].map(|name| {
             let (store, session) = (store.clone(), session.clone());
             thread::spawn(move || {
@@ -175,7 +153,7 @@ fn a_creation_that_began_before_its_owner_s_end_leaves_no_session() {
         let session = session_of(&owner(Some("alice")));
         let before = Terms {
             started_ago: HOUR,
-            ..no_limits()
+            ..terms()
         };
         let creating = {
             let (store, session) = (store.clone(), session.clone());

@@ -24,19 +24,19 @@ mod limits;
 mod owners;
 mod sweep;
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_nanos(1);
 
-fn owner(principal: impl Into<Option<&'static str>>) -> Owner {
+pub(super) fn owner(principal: impl Into<Option<&'static str>>) -> Owner {
     Owner {
         scope: Scope::default(),
         principal: principal.into().map(Principal::new),
     }
 }
 
-fn session_of(owner: &Owner) -> Session {
+pub(super) fn session_of(owner: &Owner) -> Session {
     Session::new(
         SessionId::issue(),
         SessionRecord::new(owner.clone(), Issuer::Layer),
@@ -47,7 +47,7 @@ fn session() -> Session {
     session_of(&owner(None))
 }
 
-fn terms() -> Terms {
+pub(super) fn terms() -> Terms {
     Terms {
         idle: HOUR,
         initial_idle: 5 * MINUTE,
