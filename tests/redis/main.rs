@@ -14,6 +14,10 @@ mod contract;
 mod failover;
 mod feed;
 mod index;
+#[cfg(feature = "test-kit")]
+#[allow(dead_code)]
+#[path = "../support/layer.rs"]
+mod layer;
 #[allow(dead_code)]
 #[path = "../support/log.rs"]
 mod log;
@@ -21,6 +25,10 @@ mod log;
 mod nodes;
 mod outages;
 mod proxy;
+#[cfg(feature = "test-kit")]
+#[allow(dead_code)]
+#[path = "../support/requests.rs"]
+mod requests;
 mod server;
 mod setup;
 mod tls;

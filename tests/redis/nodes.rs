@@ -10,34 +10,16 @@ use mcp_session_layer::{McpSessionLayer, Principal, testing::McpServer};
 use tokio::{sync::Semaphore, time::timeout};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::server::Server;
-
-const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
-
-/// A request of somebody, on a session if there is one. A POST without is an `initialize`.
-fn request(method: &str, user: Option<&str>, id: Option<&HeaderValue>) -> Request<Body> {
-    let mut request = Request::builder().method(method).uri("/mcp");
-    request = request.header("host", "localhost");
-    if let Some(user) = user {
-        request = request.header("x-user", user);
-    }
-    let body = match id {
-        Some(id) => {
-            request = request.header("mcp-session-id", id);
-            r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#
-        }
-        None => INITIALIZE,
-    };
-    request.body(Body::from(body)).unwrap()
-}
+use crate::{
+    layer::user_header,
+    requests::{as_user, get, initialize, post},
+    server::Server,
+};
 
 async fn layer(server: &Server) -> McpSessionLayer {
     McpSessionLayer::new(server.store().await)
         .with_claim_on_login()
-        .with_principal(|parts| {
-            let user = parts.headers.get("x-user").map(|user| user.to_str());
-            Ok(user.transpose()?.map(Principal::new))
-        })
+        .with_principal(user_header)
 }
 
 /// What was opened by nobody in particular is not for the one who has logged in, wherever that was.
@@ -49,22 +31,26 @@ async fn a_login_on_one_node_ends_the_streams_of_the_other() {
     let inner = McpServer::without_sessions();
     let (here, there) = (layer(&server).await, layer(&server).await);
     let (here, there) = (here.layer(inner.clone()), there.layer(inner));
-    let created = here.clone().oneshot(request("POST", None, None)).await;
-    let id = created.unwrap().headers()["mcp-session-id"].clone();
-    let opened = there.clone().oneshot(request("GET", None, Some(&id)));
+    let created = here.clone().oneshot(initialize()).await.unwrap();
+    let id = created.headers()["mcp-session-id"].to_str().unwrap();
+    let opened = there.clone().oneshot(get(id));
     let mut stream = opened.await.unwrap().into_body();
     // Until its node hears.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(stream.frame().now_or_never().is_none(), "it is silent");
 
-    let login = request("POST", Some("alice"), Some(&id));
-    let answer = here.oneshot(login).await.unwrap();
+    let answer = here.oneshot(as_user(post(id), "alice")).await.unwrap();
     assert_eq!(answer.status(), 200);
     let ends = timeout(SOON, stream.frame()).await;
     assert!(ends.expect("it ends").is_none());
-    for (user, status) in [(None, 404), (Some("bob"), 404), (Some("alice"), 200)] {
-        let call = there.clone().oneshot(request("POST", user, Some(&id)));
-        assert_eq!(call.await.unwrap().status(), status, "{user:?}");
+    for (call, status) in [
+        (post(id), 404),
+        (as_user(post(id), "bob"), 404),
+        (as_user(post(id), "alice"), 200),
+    ] {
+        let user = call.headers().get("x-user").cloned();
+        let answer = there.clone().oneshot(call).await.unwrap();
+        assert_eq!(answer.status(), status, "{user:?}");
     }
 }
 
@@ -94,9 +80,7 @@ async fn an_end_of_all_is_the_end_of_what_another_node_is_creating() {
     let service = there.layer(inner);
     let alice = Principal::new("alice");
     for (is_ended, status) in [(true, 503), (false, 200)] {
-        let creation = service
-            .clone()
-            .oneshot(request("POST", Some("alice"), None));
+        let creation = service.clone().oneshot(as_user(initialize(), "alice"));
         let creation = tokio::spawn(creation);
         entered.acquire().await.unwrap().forget();
         if is_ended {

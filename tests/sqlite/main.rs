@@ -7,6 +7,10 @@ mod forgotten;
 mod outages;
 #[cfg(feature = "test-kit")]
 mod processes;
+#[cfg(feature = "test-kit")]
+#[allow(dead_code)]
+#[path = "../support/requests.rs"]
+mod requests;
 mod rows;
 #[path = "../sql/mod.rs"]
 mod sql;

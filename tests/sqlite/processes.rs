@@ -20,6 +20,7 @@ use tower::{Layer as _, ServiceExt as _};
 
 use crate::{
     File,
+    requests::{get, initialize},
     sql::{LONG, owner, session, terms},
 };
 
@@ -42,13 +43,9 @@ async fn a_stream_ends_when_another_process_ends_its_session() {
     let service = layer.layer(McpServer::new());
     let send = |request: Request<Body>| service.clone().oneshot(request);
 
-    let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
-    let head = || Request::builder().uri("/mcp").header("host", "localhost");
-    let initialize = head().method("POST").body(Body::from(initialize));
-    let created = send(initialize.unwrap()).await.unwrap();
-    let id = created.headers()["mcp-session-id"].clone();
-    let open = head().header("mcp-session-id", &id).body(Body::empty());
-    let mut stream = send(open.unwrap()).await.unwrap().into_body();
+    let created = send(initialize()).await.unwrap();
+    let id = created.headers()["mcp-session-id"].to_str().unwrap();
+    let mut stream = send(get(id)).await.unwrap().into_body();
 
     let other = tokio::task::spawn_blocking(move || another_process(&path));
     let output = other.await.unwrap();
