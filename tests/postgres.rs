@@ -3,6 +3,7 @@
 
 #![cfg(feature = "postgres")]
 
+#[cfg(feature = "_tests")]
 #[path = "support/certificates.rs"]
 mod certificates;
 #[path = "postgres/cluster.rs"]
@@ -11,6 +12,7 @@ mod cluster;
 mod hearing;
 #[path = "postgres/outages.rs"]
 mod outages;
+#[cfg(feature = "_tests")]
 #[path = "postgres/pooler.rs"]
 mod pooler;
 #[path = "postgres/proxy.rs"]
@@ -18,6 +20,7 @@ mod proxy;
 #[path = "postgres/rows.rs"]
 mod rows;
 mod sql;
+#[cfg(feature = "_tests")]
 #[path = "postgres/tls.rs"]
 mod tls;
 #[path = "postgres/touches.rs"]

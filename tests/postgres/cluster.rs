@@ -10,7 +10,9 @@ use std::{
 
 use mcp_session_layer::sqlx::postgres::PgConnectOptions;
 
-use crate::{certificates, sql::unique};
+#[cfg(feature = "_tests")]
+use crate::certificates;
+use crate::sql::unique;
 
 /// A server in a directory that is removed with it.
 pub(crate) struct Cluster {
@@ -37,6 +39,7 @@ impl Cluster {
     }
 
     /// A new server to which nobody gets without TLS and a password, with what it proves itself by in its directory.
+    #[cfg(feature = "_tests")]
     pub(crate) fn with_tls() -> Option<Self> {
         let mut cluster = Self::start()?;
         let data = cluster.directory.join("data");
@@ -57,6 +60,7 @@ impl Cluster {
         Some(cluster)
     }
 
+    #[cfg(feature = "_tests")]
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }

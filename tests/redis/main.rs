@@ -5,12 +5,14 @@
 
 #![cfg(feature = "redis")]
 
+#[cfg(feature = "_tests")]
 #[path = "../support/certificates.rs"]
 mod certificates;
 mod cluster;
 mod commands;
 #[cfg(feature = "conformance")]
 mod contract;
+#[cfg(feature = "_tests")]
 mod failover;
 mod feed;
 mod index;
@@ -31,6 +33,7 @@ mod proxy;
 mod requests;
 mod server;
 mod setup;
+#[cfg(feature = "_tests")]
 mod tls;
 
 use std::time::Duration;

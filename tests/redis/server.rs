@@ -10,6 +10,7 @@ use std::{
 
 use mcp_session_layer::RedisStore;
 
+#[cfg(feature = "_tests")]
 use crate::certificates;
 
 /// A store on the shared server with a prefix of its own, and the two. `None`: skip the test.
@@ -62,6 +63,7 @@ impl Server {
     }
 
     /// Its port speaks TLS with the certificates in its directory, and it knows only these users.
+    #[cfg(feature = "_tests")]
     pub(crate) fn with_tls(options: &str, users: &str) -> Option<Self> {
         Self::prepared(options, |directory, port| {
             certificates::make(directory);
@@ -73,6 +75,7 @@ impl Server {
         })
     }
 
+    #[cfg(feature = "_tests")]
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
