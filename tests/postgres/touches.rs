@@ -44,6 +44,40 @@ async fn a_touch_that_waited_does_not_wake_the_expired() {
     fixture.drop().await;
 }
 
+/// The time of a session is up while a touch of its last moment is still being written: another one waits for it, and does not
+/// take the session for absent.
+#[tokio::test]
+async fn a_touch_waits_for_what_another_makes_of_the_session() {
+    let Some(fixture) = Fixture::new().await else {
+        return;
+    };
+    let session = session();
+    let idle = Duration::from_millis(500);
+    fixture
+        .store
+        .create(&session, &terms_of(idle))
+        .await
+        .unwrap();
+    let mut other = fixture.pool.begin().await.unwrap();
+    let extend = format!(
+        "update \"{}\" set expires = clock_timestamp() + interval '1 hour'",
+        fixture.table
+    );
+    sqlx::raw_sql(AssertSqlSafe(extend))
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    sleep(idle).await;
+    assert!(fixture.store.load(session.id()).await.unwrap().is_none());
+    let (store, waiting) = (fixture.store.clone(), session.clone());
+    let touch = tokio::spawn(async move { store.touch(waiting.id(), waiting.owner(), LONG).await });
+    sleep(Duration::from_millis(300)).await;
+    assert!(!touch.is_finished(), "it waits for the row");
+    other.commit().await.unwrap();
+    assert!(touch.await.unwrap().unwrap().is_some());
+    fixture.drop().await;
+}
+
 /// A touch that finds the idle time left writes nothing: the row's version stays. The first one, a claim, one that asks
 /// for more, and those near the end of life are written.
 #[tokio::test]

@@ -16,19 +16,31 @@ pub(super) fn fresh() -> String {
     )
 }
 
-/// A statement that writes a touch. It alone says that a session is absent: after waiting for the row it looks at what
-/// became of it meanwhile.
+/// A statement that writes a touch. It alone says that a session is absent.
 pub(super) fn touch() -> String {
-    format!("update \"mcp_sessions\" set {EXTENDED} where {OWNED} returning {ANSWER}")
+    extend("principal is not distinct from $3", EXTENDED, ANSWER)
 }
 
 /// A statement that changes the owner, always extends, and announces it.
 pub(super) fn claim() -> String {
+    extend(
+        "(principal is null or principal = $3)",
+        &format!("principal = $3, {EXTENDED}"),
+        &format!("{ANSWER}, pg_notify('mcp_sessions', {NAME} || ' changed') as announced"),
+    )
+}
+
+/// Locks the row whatever its time: a condition on that would pass over a row which a touch of its last moment is just
+/// extending, instead of waiting for what becomes of it.
+fn extend(owned: &str, set: &str, answer: &str) -> String {
     format!(
-        "update \"mcp_sessions\" set principal = $3, {EXTENDED}
-        where reference = $1 and scope = $2 and (principal is null or principal = $3)
-            and expires > clock_timestamp()
-        returning {ANSWER}, pg_notify('mcp_sessions', {NAME} || ' changed') as announced"
+        "with held as materialized (
+            select reference as held, expires as held_until
+            from \"mcp_sessions\" where reference = $1 and scope = $2 and {owned} for update
+        )
+        update \"mcp_sessions\" set {set} from held
+        where reference = held.held and held.held_until > clock_timestamp()
+        returning {answer}"
     )
 }
 
