@@ -77,6 +77,9 @@ impl Reference {
             if !is_owner && is_away {
                 return away;
             }
+            if session.is_strange(request.node) && is_away {
+                return vec![Came::In, Came::Refused(Refusal::Away)];
+            }
         } else if self.fault_of(Verbs::Touch).is_some() {
             return away;
         }

@@ -258,7 +258,10 @@ impl Reference {
         };
         let is_troubled = self.is_troubled(time);
         let is_deaf = self.world.store == Store::Deaf;
+        let was_stopped = time.from < self.stopped_until;
         let session = &mut self.sessions[index];
+        // Who looks for itself, as the process goes on or because of a claim, may be ahead of who tells.
+        let is_ahead = was_stopped || session.claimed.is_some_and(|at| time.from <= at);
         let on = &mut session.on[node];
         let (mut reasons, by) = match &session.end {
             Some(end) => (end.reasons.clone(), end.by),
@@ -273,12 +276,12 @@ impl Reference {
             on.was_here || by == Some(node),
             "the end of {id} was announced where it never was"
         );
-        if is_troubled || is_deaf && by != Some(node) {
+        if is_troubled || (is_deaf || is_ahead) && by != Some(node) {
             reasons.extend(UNTOLD);
         }
         ensure!(
             reasons.contains(&reason),
-            "{id} ended as {reason:?}, not as {reasons:?}"
+            "{id} ended as {reason:?} on node {node}, not as {reasons:?}"
         );
         on.ended_events.push(reason);
         ensure!(

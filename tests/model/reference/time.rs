@@ -65,6 +65,8 @@ impl Reference {
         let idle = self.world.idle();
         if is_stopped {
             self.stopped_until = time.to;
+            // What is to be tried again is not, meanwhile.
+            self.troubled_until += time.to - time.from;
         }
         for index in 0..self.sessions.len() {
             let is_in_use = self.is_in_use(index);
@@ -175,6 +177,8 @@ impl Reference {
     fn observe_end(&mut self, index: usize, time: During) -> Judgement {
         // Whoever looks late may find both times up.
         let is_exact = !self.is_troubled(time) && self.stopped_until < time.from;
+        let mut nodes = 0..self.world.nodes();
+        let is_being_ended = nodes.any(|node| self.is_being_ended(node, index));
         let session = &mut self.sessions[index];
         if session.end.is_some() {
             return Ok(());
@@ -184,6 +188,7 @@ impl Reference {
         let mut by = None;
         if session.until.from <= time.to {
             reasons = session.reasons_of_time(is_exact);
+            reasons.extend(is_being_ended.then_some(EndReason::Deleted));
         }
         if lost.is_some() {
             reasons.push(EndReason::Undelivered);
