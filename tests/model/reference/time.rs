@@ -65,8 +65,10 @@ impl Reference {
         let idle = self.world.idle();
         if is_stopped {
             self.stopped_until = time.to;
-            // What is to be tried again is not, meanwhile.
-            self.troubled_until += time.to - time.from;
+            if is_troubled {
+                // What is to be tried again is not, meanwhile.
+                self.troubled_until += time.to - time.from;
+            }
         }
         for index in 0..self.sessions.len() {
             let is_in_use = self.is_in_use(index);
