@@ -80,7 +80,7 @@ async fn postgres() -> Result<()> {
     let both = format!("{find}\n{}", update.trim_start_matches(row));
 
     println!(
-        "| 64 callers, 16 connections | touches/s | pgbench | touches/s | ratio |\n|---|--:|---|--:|--:|"
+        "| 64 callers, 16 connections to PostgreSQL | touches/s | pgbench | touches/s | ratio |\n|---|--:|---|--:|--:|"
     );
     for (name, idle, tool, script) in [
         ("skips its write", HOUR, "select", select),
@@ -105,7 +105,7 @@ async fn sqlite() -> Result<()> {
     std::fs::create_dir(&directory)?;
     let store = SqliteStore::open(directory.join("sessions.db")).await?;
     let sessions = create(&store).await?;
-    println!("| callers | touches/s that skip their write | that write |\n|--:|--:|--:|");
+    println!("| callers of SQLite | touches/s that skip their write | that write |\n|--:|--:|--:|");
     for callers in [1, 64] {
         let mut rates = Vec::new();
         for idle in [HOUR, Duration::ZERO] {
@@ -123,7 +123,9 @@ async fn redis() -> Result<()> {
     let prefix = format!("bench-{}", std::process::id());
     let store = RedisStore::connect(url.as_str()).await?.with_prefix(prefix);
     let sessions = create(&store).await?;
-    println!("| callers | skips its write | writes | redis-benchmark GET |\n|--:|--:|--:|--:|");
+    println!(
+        "| callers of Redis | skips its write | writes | redis-benchmark GET |\n|--:|--:|--:|--:|"
+    );
     for callers in [1, 64, 512] {
         let mut rates = Vec::new();
         for idle in [HOUR, Duration::ZERO] {
