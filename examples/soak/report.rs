@@ -74,7 +74,7 @@ impl<'a> Watch<'a> {
         self.nodes.iter().map(Node::resident).collect()
     }
 
-    /// Half of it later, memory has to stay as it is.
+    /// From the middle of it on memory has to stay as it is.
     pub(crate) fn load_begins(&mut self) {
         self.resident.push(self.resident_now());
         self.load = Some((Instant::now(), self.judge.totals()));
